@@ -1,0 +1,115 @@
+"""The only place that prints: one live view on a terminal, timestamped lines elsewhere, JSON lines with --json."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console as Terminal
+from rich.live import Live
+from rich.markup import escape
+
+from dhctl.cli.live_view import LiveView
+from dhctl.cli.tables import receipt_table
+from dhctl.infra import events
+from dhctl.infra.receipt import Receipt, now
+
+
+class Console:
+    """Renders events as they come, from any thread. A reader that leaves (broken pipe) silences it; the run goes on."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self._json, self._lock, self._started = as_json, threading.RLock(), time.monotonic()
+        self._terminal = Terminal(soft_wrap=True, highlight=False)
+        self._view = LiveView() if self._terminal.is_terminal and not as_json else None
+        self._live = Live(self._view, console=self._terminal, refresh_per_second=8) if self._view else None
+        self._silent = False
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def report(self, event: events.Event) -> None:
+        """Shows one event."""
+        with self._lock:
+            if self._json:
+                self._write_json({"event": type(event).__name__, "at": now(), **asdict(event)})
+                return
+            if self._view:
+                self._view.take(event)
+            text = sentence(event)
+            if text and not (self._view and self._view.shows(event)):
+                self._print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {text}")
+
+    def receipt(self, receipt: Receipt) -> None:
+        """Shows the receipt: a table, or one JSON object."""
+        with self._lock:
+            if self._json:
+                self._write_json({"event": "Receipt", **receipt.to_dict()})
+            else:
+                self._print(receipt_table(receipt))
+
+    def document(self, body: Any, table: object) -> None:
+        """What a reporting verb found: `table` for people, `body` as one JSON document with --json."""
+        self._guarded(lambda: print(json.dumps(body, indent=2)) if self._json else self._terminal.print(table))
+
+    def say(self, text: str, **fields: Any) -> None:
+        """A closing line for people; with --json the fields."""
+        if self._json:
+            self._write_json({"event": "Summary", **fields})
+        else:
+            self._print(escape(text))
+
+    def _write_json(self, body: Mapping[str, Any]) -> None:
+        self._guarded(lambda: print(json.dumps(body, default=str), flush=True))
+
+    def _print(self, what: object) -> None:
+        self._guarded(lambda: self._terminal.print(what))
+
+    def _guarded(self, write: Any) -> None:
+        if self._silent:
+            return
+        try:
+            write()
+            sys.stdout.flush()
+        except OSError:
+            self._silent = True  # the terminal or the pipe's reader is gone: what runs must not end for that
+
+
+def sentence(event: events.Event) -> str:
+    """One event as a line, in rich's markup."""
+    match event:
+        case events.PhaseStarted(phase, detail):
+            return f"[bold]{escape(phase)}[/bold] {escape(detail)}"
+        case events.PhaseDone(phase, seconds, detail):
+            return f"[bold]{escape(phase)}[/bold] [green]done[/green] in {seconds:.1f} s  {escape(detail)}"
+        case events.ResourceChanged(name, kind, status, detail):
+            colour = "red" if status == "failed" else "cyan"
+            return f"  [{colour}]{status:9}[/{colour}] {escape(kind)} {escape(name)} {escape(detail)}"
+        case events.NodeChanged(node, status, alive):
+            return f"  worker {escape(node)} {status}, {alive} alive"
+        case events.JobLogged(line):
+            return f"  [dim]|[/dim] {escape(line)}"
+        case events.JobProgressed():
+            return "  " + progress_text(event)
+        case events.Noted(text):
+            return f"  {escape(text)}"
+        case events.Warned(text):
+            return f"  [yellow]warning:[/yellow] {escape(text)}"
+
+
+def progress_text(event: events.JobProgressed) -> str:
+    """Stage, step and metrics on one line."""
+    told = "  ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
+    return f"{escape(event.stage)}: {escape(event.unit)} {event.step}/{event.of}  {escape(told)}"

@@ -1,0 +1,57 @@
+"""The composition root: from a command's words to objects that work together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dhctl.cli.console import Console
+from dhctl.infra.home import Home, default_root
+from dhctl.infra.interrupts import Interrupts
+from dhctl.infra.record import RunRecord, find_record
+from dhctl.infra.spec import RunSpec
+from dhctl.infra.target import Target
+from dhctl.stacks.targets import target_for
+
+if TYPE_CHECKING:
+    from dhctl.infra.engine import Engine
+    from dhctl.infra.up import Tools
+
+
+def home() -> Home:
+    """dhctl's own folder. Raises StateFolderError when a newer dhctl wrote it."""
+    found = Home(default_root())
+    found.check_format()
+    return found
+
+
+def record(wanted: str) -> RunRecord:
+    """The run a user names. Raises UnknownRunError."""
+    return find_record(home(), wanted)
+
+
+def target_of(run: RunRecord) -> Target:
+    """Where a run lives."""
+    return target_for(run.spec.target)
+
+
+def engines(console: Console, interrupts: Interrupts | None) -> Callable[[RunRecord], Engine]:
+    """Makes the engine of a run; finds or installs the Pulumi CLI the first time one is needed."""
+    from dhctl.infra.engine import Engine
+    from dhctl.infra.engine_install import ensure_engine
+
+    @cache
+    def binary(root: Path) -> Path:
+        return ensure_engine(root, console.report)
+
+    return lambda run: Engine(run, binary(run.home.root), console.report, sys.executable, interrupts)
+
+
+def tools(spec: RunSpec, console: Console, interrupts: Interrupts) -> Tools:
+    """Everything a run of this spec works with."""
+    from dhctl.infra.up import Tools
+
+    return Tools(home(), target_for(spec.target), engines(console, interrupts), console.report, interrupts)

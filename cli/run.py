@@ -1,0 +1,37 @@
+"""`dhctl run`: up, train, down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dhctl.cli import options
+
+
+@click.command(epilog="Example:  dhctl run examples/prostate-local.yaml")
+@options.spec_file
+@options.target
+@options.as_json
+def command(spec_file: Path, target: str | None, as_json: bool) -> None:
+    """Bring a cluster up, train on it, take it down, prove it.
+
+    Whatever happens in between (the job fails, Ctrl-C, the lease ends), the run is taken down and a receipt says what
+    is left: nothing. Ctrl-C once finishes the step and takes down; twice stops now.
+    """
+    from dhctl.cli import factory
+    from dhctl.cli.console import Console
+    from dhctl.cli.outcome import show_outcome
+    from dhctl.infra.admission import admit
+    from dhctl.infra.interrupts import Interrupts
+    from dhctl.infra.run import run
+    from dhctl.infra.spec_file import load_spec
+
+    spec = load_spec(spec_file, target=target)
+    with Console(as_json) as console, Interrupts() as interrupts:
+        tools = factory.tools(spec, console, interrupts)
+        admit(spec, tools.target)
+        end = run(spec, tools)
+        console.receipt(end.receipt)
+        show_outcome(console, end.record, end.outcome)
+    end.require_success()

@@ -1,0 +1,32 @@
+"""`dhctl up`: a cluster that stays until `dhctl down` or the end of its lease."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dhctl.cli import options
+
+
+@click.command(epilog="Example:  dhctl up examples/prostate-local.yaml")
+@options.spec_file
+@options.target
+@options.as_json
+def command(spec_file: Path, target: str | None, as_json: bool) -> None:
+    """Bring a cluster up and leave it until `dhctl down` or the end of its lease."""
+    from dhctl.cli import factory
+    from dhctl.cli.console import Console
+    from dhctl.infra.admission import admit
+    from dhctl.infra.interrupts import Interrupts
+    from dhctl.infra.spec_file import load_spec
+    from dhctl.infra.up import bring_up
+
+    spec = load_spec(spec_file, target=target)
+    with Console(as_json) as console, Interrupts() as interrupts:
+        tools = factory.tools(spec, console, interrupts)
+        admit(spec, tools.target)
+        record = bring_up(spec, tools)
+        until = record.expires_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        told = f"{record.run_id} is up until {until}. Next: dhctl train {record.run_id}, dhctl down {record.run_id}"
+        console.say(told, run=record.run_id, expires_at=record.expires_at.isoformat())

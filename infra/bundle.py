@@ -1,0 +1,69 @@
+"""What is sent to the cluster as a job: a folder of code, the command line, and the environment it finds."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dhctl import ray_jobs
+from dhctl.infra.home import storage_errors
+from dhctl.infra.record import RunRecord
+from dhctl.ray_jobs.catalog import JOBS
+
+LAUNCHER = "_dhctl_launch.py"
+NEVER_SENT = (".git", "__pycache__", ".venv", "*.pyc", ".mypy_cache", ".pytest_cache", ".ruff_cache")
+
+
+@dataclass(frozen=True)
+class JobBundle:
+    """A job ready to be submitted."""
+
+    folder: Path
+    entrypoint: str
+    runtime_env: Mapping[str, Any]
+
+
+def stage(record: RunRecord, number: int, environment: Mapping[str, str]) -> JobBundle:
+    """Copies the job's code into the record, where it also tells later what ran, with the launcher beside it.
+
+    `environment` is what the target adds. Raises RefusedError when the disk is full.
+    """
+    job, folder = record.spec.job, record.job_dir(number) / "bundle"
+    with storage_errors(record.folder):
+        if job.name:
+            command = f"python -m {JOBS[job.name].module}"
+            ours = Path(next(iter(ray_jobs.__path__)))
+            shutil.copytree(ours, folder / "dhctl" / "ray_jobs", ignore=shutil.ignore_patterns(*NEVER_SENT))
+        else:
+            assert job.folder and job.entrypoint  # the spec has both, or a name
+            command = job.entrypoint
+            shutil.copytree(job.folder, folder, ignore=shutil.ignore_patterns(*NEVER_SENT))
+        shutil.copy2(Path(next(iter(ray_jobs.__path__))) / "launch.py", folder / LAUNCHER)
+    timeout_s = int(job.timeout.total_seconds())
+    entrypoint = f"python -u {LAUNCHER} --timeout {timeout_s} -- {shlex.quote(command)}"
+    own = {k: str(v) for k, v in job.runtime_env.get("env_vars", {}).items()}
+    env_vars = {**own, **job_environment(record, number), **environment}
+    return JobBundle(folder, entrypoint, {**job.runtime_env, "working_dir": str(folder), "env_vars": env_vars})
+
+
+def job_environment(record: RunRecord, number: int) -> dict[str, str]:
+    """What every job finds in its environment, whoever wrote it (docs/guide.md, "Your own job")."""
+    spec = record.spec
+    return {
+        "DHCTL_RUN_ID": record.run_id,
+        "DHCTL_DATA": spec.data or "",
+        "DHCTL_OUTPUT": record.output,
+        "DHCTL_WORKERS": str(spec.job_workers),
+        "DHCTL_WORKER_CPUS": str(spec.workers.cpus),
+        "DHCTL_WORKER_GPUS": str(spec.workers.gpus),
+        "DHCTL_JOB_PARAMS": json.dumps(spec.job.params),
+        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else Train shows each line of a worker twice
+        "RAY_SCHEDULER_EVENTS": "0",
+        "RAY_DEDUP_LOGS_ALLOW_REGEX": "@dhctl",  # messages of several workers look alike and must all arrive
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,0 +1,62 @@
+"""What this machine has and lacks for running dhctl, engine first, then each target. Writes nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+
+from dhctl.infra.engine_install import candidates, ways
+from dhctl.infra.home import Home
+from dhctl.infra.local import machine
+from dhctl.infra.units import format_size
+from dhctl.ray_jobs.catalog import JOBS
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `needed` says that nothing works without it."""
+
+    area: str
+    what: str
+    ok: bool
+    needed: bool
+    told: str
+
+
+def examine(home: Home) -> list[Finding]:
+    """Everything, in the order in which a user would mend it."""
+    return [*_engine(home), *_target_local(home), *_jobs()]
+
+
+def _engine(home: Home) -> Iterator[Finding]:
+    found = candidates(home.root)
+    used = next((c for c in found if c.usable), None)
+    for candidate in found:
+        told = f"{candidate.version or 'no version'}, from {candidate.origin}"
+        told += f"; {candidate.why}" if candidate.why else "; used" if candidate is used else "; not needed"
+        yield Finding("engine", str(candidate.path), candidate.usable, False, told)
+    if used is None:
+        yield Finding("engine", "Pulumi CLI", False, True, f"version {metadata.version('pulumi')} is found nowhere")
+        for way in ways(home.root):
+            yield Finding("engine", f"way to install: {way.name}", way.ready, False, way.why)
+
+
+def _target_local(home: Home) -> Iterator[Finding]:
+    existing = next(p for p in (home.root, *home.root.parents) if p.exists())
+    yield Finding("local", "Linux", platform.system() == "Linux", True, platform.platform())
+    yield Finding("local", "Ray", importlib.util.find_spec("ray") is not None, True, metadata.version("ray"))
+    yield Finding("local", "state folder", os.access(existing, os.W_OK), True, str(home.root))
+    here = machine.look(home.root)
+    size = f"{here.cpus} cores, {format_size(here.memory_bytes)} memory free, {here.gpus} GPUs"
+    yield Finding("local", "machine", True, False, f"{size}, {format_size(here.disk_bytes)} disk free")
+
+
+def _jobs() -> Iterator[Finding]:
+    for job in JOBS.values():
+        missing = [m for m in job.needs if importlib.util.find_spec(m) is None]
+        told = f"missing {', '.join(missing)}; pip install 'dhctl[{job.extra}]'" if missing else job.summary
+        yield Finding("jobs", job.name, not missing, False, told)

@@ -1,0 +1,182 @@
+"""Taking a run down, from its ledger alone: every step can be repeated, every failure is kept, the receipt decides."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+from dhctl.infra import job, lease
+from dhctl.infra.engine import Engine, backend_folder
+from dhctl.infra.engine_state import StackState, read_stack
+from dhctl.infra.errors import DhctlError, RunBusyError
+from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report, Warned
+from dhctl.infra.ledger import Entry
+from dhctl.infra.processes import ProcessMark
+from dhctl.infra.receipt import Check, Leftover, Receipt, now
+from dhctl.infra.record import RunRecord, RunState
+from dhctl.infra.target import Target
+
+EngineOf = Callable[[RunRecord], Engine]
+
+LOCK_TRY_S = 2.0
+LOCK_WAIT_S = 600.0
+
+
+def take_down(record: RunRecord, target: Target, engine_of: EngineOf, report: Report, reason: str) -> Receipt:
+    """Ends a run and proves it. On a run that is gone it looks again and succeeds.
+
+    A client that is still bringing the run up is asked to stop first. Raises RunBusyError when another dhctl works on
+    the run for longer than ten minutes.
+    """
+    work = TakeDown(record, target, engine_of, report)
+    try:
+        with record.lock(LOCK_TRY_S, "take it down"):
+            return work.run(reason)
+    except RunBusyError:
+        _ask_client_to_stop(record, report)
+    with record.lock(LOCK_WAIT_S, "take it down"):
+        return work.run(reason)
+
+
+def _ask_client_to_stop(record: RunRecord, report: Report) -> None:
+    client = ProcessMark.from_dict(record.opened().detail.get("client"))
+    if record.state() is RunState.STARTING and client and client.signal(signal.SIGTERM):
+        report(Noted(f"asked the dhctl that brings {record.run_id} up to stop (pid {client.pid})"))
+    else:
+        report(Noted(f"another dhctl is working on {record.run_id}; waiting for it"))
+
+
+class TakeDown:
+    """One pass over all steps. The caller holds the run's lock."""
+
+    def __init__(self, record: RunRecord, target: Target, engine_of: EngineOf, report: Report) -> None:
+        self._record, self._target, self._engine_of, self._report = record, target, engine_of, report
+
+    def run(self, reason: str) -> Receipt:
+        """All steps, then the receipt, which is stored and closes the ledger."""
+        record, started = self._record, time.monotonic()
+        self._report(PhaseStarted("down", reason))
+        record.ledger.intent("down", reason=reason)
+        for name, step in self._steps():
+            self._try(name, step)
+        receipt = write_receipt(record, self._target, reason)
+        record.ledger.done("down", clean=receipt.clean, left=len(receipt.leftovers))
+        self._report(PhaseDone("down", time.monotonic() - started, "nothing is left" if receipt.clean else "not clean"))
+        return receipt
+
+    def _steps(self) -> list[tuple[str, Callable[[], None]]]:
+        """In this order: nothing may start any more, then what hangs on others goes before these."""
+        record, target, report = self._record, self._target, self._report
+        return [
+            ("engine.settle", self._settle),
+            ("job.stop", lambda: job.stop_running(record, target, report)),
+            ("logs.collect", self._collect),
+            ("workers.release", lambda: target.release_workers(record, report)),
+            ("stack.destroy", self._destroy),
+            ("sweep", lambda: target.sweep(record, report)),
+            ("stack.forget", self._forget),
+            ("lease.stop", lambda: lease.stop_keeper(record)),
+        ]
+
+    def _try(self, name: str, step: Callable[[], None]) -> None:
+        """A step that fails does not keep the next ones from ending what they can; the receipt tells what is left."""
+        try:
+            step()
+        except (DhctlError, OSError, RuntimeError) as error:
+            self._record.ledger.write(name, "failed", reason=f"{type(error).__name__}: {error}"[:2000])
+            self._report(Warned(f"{name}: {error}"))
+
+    @property
+    def _has_stack(self) -> bool:
+        return backend_folder(self._record).exists()
+
+    def _settle(self) -> None:
+        if self._has_stack:
+            self._engine_of(self._record).settle()
+
+    def _collect(self) -> None:
+        self._target.collect(self._record)
+        drivers = sorted(self._record.logs_dir.glob("job-driver-*.log"), key=lambda p: p.stat().st_mtime)
+        if drivers:
+            job.recover_journal(self._record, drivers[-1], self._report)
+
+    def _destroy(self) -> None:
+        if self._has_stack and not stack_state(self._record).empty:
+            self._engine_of(self._record).destroy()
+
+    def _forget(self) -> None:
+        """After the sweep: creates that never ended, and resources a failed destroy left, are compared with the world."""
+        if not self._has_stack:
+            return
+        engine = self._engine_of(self._record)
+        if not stack_state(self._record).empty:
+            engine.refresh()
+        engine.forget()
+
+
+def stack_state(record: RunRecord) -> StackState:
+    """What the run's Pulumi stack holds."""
+    return read_stack(backend_folder(record))
+
+
+def write_receipt(record: RunRecord, target: Target, reason: str) -> Receipt:
+    """Looks everywhere again and stores what it saw."""
+    entries = record.ledger.entries()
+    opened = record.opened()
+    checks = [*target.inventory(record), *_look_at_stack(record), lease.look(record)]
+    receipt = Receipt(
+        run_id=record.run_id,
+        name=str(opened.detail["name"]),
+        target=target.name.value,
+        opened_at=opened.at.isoformat(timespec="milliseconds"),
+        written_at=now(),
+        reason=_first_reason(entries, reason),
+        checks=tuple(checks),
+        created=_count_created(entries),
+    )
+    record.write_json(record.receipt_path, receipt.to_dict())
+    return receipt
+
+
+def _first_reason(entries: list[Entry], reason: str) -> str:
+    """Why the run ended: a later look at a run that is gone does not change that."""
+    for entry in entries:
+        if entry.act == "down" and entry.phase == "intent":
+            return str(entry.detail["reason"])
+    return reason
+
+
+def _count_created(entries: list[Entry]) -> dict[str, int]:
+    acts = {"folder.create": "run folders", "token.create": "tokens", "head.start": "heads", "node.start": "workers"}
+    counts = dict.fromkeys(acts.values(), 0)
+    for entry in entries:
+        if entry.phase == "done" and entry.act in acts:
+            counts[acts[entry.act]] += 1
+    return counts
+
+
+def _look_at_stack(record: RunRecord) -> list[Check]:
+    state, folder = stack_state(record), backend_folder(record)
+    again = f"dhctl down {record.run_id}"
+    return [
+        Check(
+            "Pulumi stack",
+            "resources in the state",
+            tuple(Leftover("stack resource", name, again) for name in state.resources),
+            state.unreadable,
+        ),
+        Check(
+            "Pulumi pending operations",
+            "creates that did not end",
+            tuple(Leftover("pending operation", name, again) for name in state.pending),
+            state.unreadable,
+        ),
+        Check(
+            "Pulumi locks",
+            f"lock files in {folder.name}/",
+            tuple(Leftover("lock", f"{lock.path.name} (pid {lock.pid} on {lock.host})", again) for lock in state.locks),
+        ),
+    ]
+
+

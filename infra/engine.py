@@ -1,0 +1,203 @@
+"""The engine: one run's Pulumi stack, brought up, destroyed, and judged. With engine_command.py the only importer of
+pulumi.automation. The state lies in the run's record (file backend, one folder a run), its secrets under a passphrase
+that lies beside it, readable by the user alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from pulumi import automation as auto
+from pulumi.automation.events import EngineEvent, OpType
+
+from dhctl.infra.engine_command import DetachedPulumiCommand
+from dhctl.infra.engine_state import StackState, read_stack
+from dhctl.infra.errors import EngineError
+from dhctl.infra.events import Report, ResourceChanged
+from dhctl.infra.interrupts import Interrupts
+from dhctl.infra.ledger import Ledger
+from dhctl.infra.mark import RUN_ENV
+from dhctl.infra.processes import ProcessMark, stop_all, wait_until
+from dhctl.infra.record import RunRecord
+
+Program = Callable[[], None]
+PROJECT = "dhctl"
+DESTROY_TRIES = 3
+
+
+def backend_folder(record: RunRecord) -> Path:
+    """Where the run's Pulumi state lies."""
+    return record.engine_dir / "state"
+
+
+class Engine:
+    """Runs the Pulumi CLI for one run."""
+
+    def __init__(
+        self, record: RunRecord, binary: Path, report: Report, python: str, interrupts: Interrupts | None = None
+    ) -> None:
+        """`binary` is the CLI, `python` the interpreter in which dynamic resources live."""
+        self._record, self._binary, self._report = record, binary, report
+        self._python, self._interrupts = python, interrupts
+        self._errors: list[str] = []
+
+    def up(self, program: Program) -> dict[str, Any]:
+        """Makes what the program declares; the stack's outputs less the secret ones. Raises EngineError with the engine's own words."""
+        self._prepare()
+        stack = self._stack(program, forward_stops=True, select=False)
+        self._errors.clear()
+        try:
+            result = stack.up(on_event=self._on_event, suppress_progress=True)
+        except auto.CommandError as error:
+            raise self._failure("bringing up", error) from error
+        return {name: output.value for name, output in result.outputs.items() if not output.secret}
+
+    def destroy(self) -> StackState:
+        """Deletes everything in the stack, as often as it takes; the state afterwards.
+
+        A failed try is followed by a refresh, because some providers cannot delete what somebody else deleted already.
+        Raises EngineError when the last try fails too.
+        """
+        self.settle()
+        if not self.state().resources and not self.state().pending:
+            return self.state()
+        stack = self._stack(lambda: None, forward_stops=False, select=True)
+        for left in reversed(range(DESTROY_TRIES)):
+            self._errors.clear()
+            try:
+                stack.destroy(on_event=self._on_event, suppress_progress=True, continue_on_error=True)
+                break
+            except auto.CommandError as error:
+                if left == 0:
+                    raise self._failure("destroying", error) from error
+                self.refresh()
+        return self.state()
+
+    def refresh(self) -> None:
+        """Compares the state with what is really there, and drops creates that never came to an end.
+
+        Only after a sweep by ownership mark, or before another destroy: what a dropped create made is found by its mark.
+        """
+        stack = self._stack(lambda: None, forward_stops=False, select=True)
+        try:
+            stack.refresh(clear_pending_creates=True, suppress_progress=True)
+        except auto.CommandError as error:
+            raise self._failure("refreshing", error) from error
+
+    def state(self) -> StackState:
+        """What the stack holds now."""
+        return read_stack(backend_folder(self._record))
+
+    def settle(self) -> None:
+        """Ends engine processes that a dead client left, gracefully first, and removes locks that nobody holds."""
+        left = stop_orphans(self._record.ledger)
+        if left:
+            raise EngineError(f"an engine process of an earlier command does not end (pid {left[0].pid})")
+        for lock in self.state().locks:
+            if lock.stale:
+                self._record.ledger.write("engine.lock", "note", removed=lock.path.name, pid=lock.pid)
+                lock.path.unlink(missing_ok=True)
+            else:
+                raise EngineError(
+                    f"the stack is locked by pid {lock.pid} on {lock.host}",
+                    "wait for it, or end it there and try again",
+                )
+
+    def forget(self) -> None:
+        """Removes the state folder when nothing is in it any more; keeps it otherwise."""
+        if self.state().empty:
+            shutil.rmtree(backend_folder(self._record), ignore_errors=True)
+            (self._record.engine_dir / "passphrase").unlink(missing_ok=True)
+
+    def _prepare(self) -> None:
+        for folder in (backend_folder(self._record), self._record.engine_dir / "logs"):
+            folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self._record.engine_dir / "passphrase", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_urlsafe(24))
+
+    def _stack(self, program: Program, *, forward_stops: bool, select: bool) -> auto.Stack:
+        command = DetachedPulumiCommand(
+            self._binary,
+            logs=self._record.engine_dir / "logs",
+            interrupts=self._interrupts if forward_stops else None,
+            on_start=lambda verb, process: self._record.ledger.write(
+                "engine.process", "note", verb=verb, process=process.to_dict()
+            ),
+        )
+        options = auto.LocalWorkspaceOptions(
+            work_dir=str(self._record.engine_dir),
+            pulumi_home=str(self._record.home.pulumi_home),
+            pulumi_command=command,
+            project_settings=auto.ProjectSettings(PROJECT, "python"),
+            env_vars=self._env(),
+        )
+        make = auto.select_stack if select else auto.create_or_select_stack
+        return make(self._record.run_id, PROJECT, program, opts=options)
+
+    def _env(self) -> dict[str, str]:
+        return {
+            "PULUMI_BACKEND_URL": f"file://{backend_folder(self._record)}",
+            "PULUMI_CONFIG_PASSPHRASE_FILE": str(self._record.engine_dir / "passphrase"),
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
+            "PULUMI_PYTHON_CMD": self._python,
+            RUN_ENV: self._record.run_id,
+        }
+
+    def _on_event(self, event: EngineEvent) -> None:
+        """Called on a thread of the SDK's event server."""
+        if event.diagnostic_event and event.diagnostic_event.severity == "error":
+            self._errors.append(event.diagnostic_event.message)
+        elif event.resource_pre_event:
+            self._tell(event.resource_pre_event.metadata, {OpType.CREATE: "creating", OpType.DELETE: "deleting"})
+        elif event.res_outputs_event:
+            self._tell(event.res_outputs_event.metadata, {OpType.CREATE: "created", OpType.DELETE: "deleted"})
+        elif event.res_op_failed_event:
+            self._tell(event.res_op_failed_event.metadata, dict.fromkeys(OpType, "failed"))
+
+    def _tell(self, metadata: Any, words: dict[OpType, Any]) -> None:
+        word = words.get(metadata.op)
+        if word and metadata.type != "pulumi:pulumi:Stack" and not metadata.type.startswith("pulumi:providers:"):
+            name = metadata.urn.rpartition("::")[2]
+            self._report(ResourceChanged(name, metadata.type.rpartition(":")[2], word))
+
+    def _failure(self, doing: str, error: auto.CommandError) -> EngineError:
+        said = "; ".join(dict.fromkeys(filter(None, map(clean_message, self._errors))))
+        if not said:
+            said = clean_message(str(error).rpartition("stderr:")[2]) or "it gave no reason"
+        return EngineError(f"Pulumi failed while {doing} the stack: {said}")
+
+
+_NOISE = re.compile(r"<\{%.*?%\}>|\x1b\[[0-9;]*m")
+
+
+def clean_message(message: str) -> str:
+    """A diagnostic of the engine without colour marks, stack frames and the generic frame around the real reason."""
+    text = _NOISE.sub("", message).strip()
+    raised = re.findall(r"^(?:[\w.]*\.)?(\w*(?:Error|Exception|Timeout\w*)): (.+)$", text, re.MULTILINE)
+    if raised:
+        return str(raised[-1][1]).removeprefix("Exception calling application: ").strip()
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    generic = ("update failed", "resource deletion failed", "resource registration failed")
+    return " ".join(line for line in lines if line not in generic)[:600]
+
+
+def stop_orphans(ledger: Ledger, grace_s: float = 90.0) -> list[ProcessMark]:
+    """Ends engine processes in the ledger whose client died; SIGINT first, so that they finish their step and unlock.
+
+    Those that still live after SIGKILL are returned.
+    """
+    told: Iterable[Any] = (e.detail.get("process") for e in ledger.entries() if e.act == "engine.process")
+    living = [m for m in map(ProcessMark.from_dict, told) if m and m.alive()]
+    for mark in living:
+        mark.signal(signal.SIGINT)
+    wait_until(lambda: not any(m.alive() for m in living), grace_s if living else 0)
+    return stop_all([m for m in living if m.alive()], grace_s=2)

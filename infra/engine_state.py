@@ -1,0 +1,85 @@
+"""Reading a run's Pulumi state where it lies, without starting the engine: what a receipt and a stale lock need."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dhctl.infra.processes import start_ticks
+
+
+@dataclass(frozen=True)
+class StackLock:
+    """One lock file of Pulumi's file backend: who took it. It has no lease, and a killed engine leaves it for ever."""
+
+    path: Path
+    pid: int
+    host: str
+
+    @property
+    def stale(self) -> bool:
+        """Taken on this host by a process that is gone or is no Pulumi. Never true for another host's lock."""
+        if self.host != socket.gethostname():
+            return False
+        if start_ticks(self.pid) is None:
+            return True
+        try:
+            return "pulumi" not in Path(f"/proc/{self.pid}/comm").read_text()
+        except OSError:
+            return True  # it ended between the two looks
+
+
+@dataclass(frozen=True)
+class StackState:
+    """What one run's stack holds. `unreadable` says why it could not be read, else it is empty."""
+
+    resources: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+    locks: tuple[StackLock, ...] = ()
+    unreadable: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Nothing in it, nothing pending, nobody at it."""
+        return not (self.resources or self.pending or self.locks or self.unreadable)
+
+
+def read_stack(backend: Path) -> StackState:
+    """The stack in a run's backend folder (one stack a folder); an empty state when there is none."""
+    locks, trouble = _read_locks(backend / ".pulumi" / "locks")
+    resources: list[str] = []
+    pending: list[str] = []
+    for path in sorted((backend / ".pulumi" / "stacks").glob("*/*.json")):
+        try:
+            latest = json.loads(path.read_text())["checkpoint"].get("latest") or {}
+            resources += [_name(r["urn"]) for r in latest.get("resources", []) if _ours(r["type"])]
+            pending += [f"{p['type']} {_name(p['resource']['urn'])}" for p in latest.get("pending_operations", [])]
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            trouble = f"{path.name}: {type(error).__name__}: {error}"
+    return StackState(tuple(resources), tuple(pending), tuple(locks), trouble)
+
+
+def _read_locks(folder: Path) -> tuple[list[StackLock], str]:
+    found, trouble = [], ""
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            body: dict[str, Any] = json.loads(path.read_text())
+            found.append(StackLock(path, int(body["pid"]), str(body["hostname"])))
+        except FileNotFoundError:
+            continue  # released while we looked
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            trouble = f"lock {path.name}: {type(error).__name__}: {error}"
+    return found, trouble
+
+
+def _ours(kind: str) -> bool:
+    """Stack and providers are the engine's book-keeping, not things that somebody pays for."""
+    return kind != "pulumi:pulumi:Stack" and not kind.startswith("pulumi:providers:")
+
+
+def _name(urn: str) -> str:
+    kind, _, name = urn.split("::", 2)[2].partition("::")
+    return f"{name} ({kind.rpartition(':')[2]})"

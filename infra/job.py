@@ -1,0 +1,214 @@
+"""The job of a run: submitted through Ray's Jobs API, followed to its end, stopped when asked, and its result kept."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dhctl.infra import bundle
+from dhctl.infra.errors import ClusterError, JobFailedError, NotUpError
+from dhctl.infra.events import Noted, Report
+from dhctl.infra.interrupts import Interrupts
+from dhctl.infra.job_journal import JobJournal
+from dhctl.infra.job_stream import LogStream
+from dhctl.infra.ledger import last
+from dhctl.infra.node_watch import NodeWatch
+from dhctl.infra.processes import wait_until
+from dhctl.infra.ray_api import Connection
+from dhctl.infra.record import RunRecord, RunState
+from dhctl.infra.target import Target
+from dhctl.ray_jobs.launch import TIMED_OUT
+
+STOP_WAIT_S = 15.0
+END_WAIT_S = 20.0
+UNSEEN_TIMEOUT_S = 60.0
+"""The cluster ends a job at its timeout; the client waits this much longer before it ends the job itself."""
+
+
+@dataclass(frozen=True)
+class JobOutcome:
+    """How a job ended. `seconds` from submission, `time_to_model_s` from the start of the run."""
+
+    number: int
+    status: str
+    exit_code: int | None
+    message: str
+    seconds: float
+    time_to_model_s: float
+    result: Mapping[str, Any] | None
+
+    @property
+    def succeeded(self) -> bool:
+        """Ray says so."""
+        return self.status == "SUCCEEDED"
+
+    def require_success(self, record: RunRecord) -> None:
+        """Raises JobFailedError with the reason and where the log lies."""
+        if self.succeeded:
+            return
+        log = record.job_dir(self.number) / "driver.log"
+        if self.exit_code == TIMED_OUT:
+            limit = record.spec.job.timeout.total_seconds()
+            raise JobFailedError(f"the job was not done after {limit:.0f} s and was stopped", f"raise job.timeout; {log}")
+        code = f"exit code {self.exit_code}" if self.exit_code is not None else self.message
+        raise JobFailedError(f"the job ended as {self.status} ({code})", f"its log is {log}")
+
+
+def jobs_client(connection: Connection) -> Any:
+    """Ray's client for the Jobs API. Raises ClusterError when Ray does not answer."""
+    from ray.job_submission import JobSubmissionClient  # a second of imports, for the few verbs that need it
+
+    logging.getLogger("ray").setLevel(logging.WARNING)  # what it uploads and closes is not the user's concern
+    try:
+        return JobSubmissionClient(connection.dashboard_url, headers=connection.headers)
+    except (ConnectionError, RuntimeError) as error:
+        raise ClusterError(f"Ray's Jobs API does not answer ({error})") from error
+
+
+def train(record: RunRecord, target: Target, report: Report, interrupts: Interrupts) -> JobOutcome:
+    """Submits the run's job and follows it to its end.
+
+    Raises NotUpError when the run is not up, InterruptedRunError after a request to stop (the job is stopped first).
+    """
+    state = record.state()
+    if state is RunState.TRAINING:
+        raise NotUpError(f"{record.run_id} is training already", f"`dhctl logs -f {record.run_id}` follows it")
+    if state is not RunState.UP:
+        raise NotUpError(f"{record.run_id} is not up but {state.value}", "start a run with `dhctl up`")
+    number = record.last_job() + 1
+    with ExitStack() as stack:
+        connection = stack.enter_context(target.connect(record))
+        sent = bundle.stage(record, number, target.job_environment(record))
+        stack.enter_context(NodeWatch(connection, report))
+        journal = stack.enter_context(JobJournal(record.job_dir(number), report))
+        return _Submission(record, connection, report, interrupts, number).run(sent, journal)
+
+
+class _Submission:
+    """One job on its way from submission to outcome."""
+
+    def __init__(
+        self, record: RunRecord, connection: Connection, report: Report, interrupts: Interrupts, number: int
+    ) -> None:
+        self._record, self._client, self._report = record, jobs_client(connection), report
+        self._interrupts, self._number = interrupts, number
+        self._id = f"{record.run_id}-{number}-{secrets.token_hex(3)}"  # Ray refuses an id it has seen
+        self._started = time.monotonic()
+
+    def run(self, sent: bundle.JobBundle, journal: JobJournal) -> JobOutcome:
+        self._record.ledger.intent("job", number=self._number, submission=self._id, entrypoint=sent.entrypoint)
+        try:
+            self._submit(sent)
+            self._follow(journal)
+            outcome = self._outcome(journal)
+        except BaseException as error:
+            self._record.ledger.write("job", "failed", number=self._number, reason=f"{type(error).__name__}: {error}")
+            raise
+        self._record.ledger.done("job", number=self._number, status=outcome.status, exit_code=outcome.exit_code)
+        save_outcome(self._record, outcome)
+        return outcome
+
+    def _submit(self, sent: bundle.JobBundle) -> None:
+        try:
+            self._client.submit_job(
+                entrypoint=sent.entrypoint,
+                submission_id=self._id,
+                runtime_env=dict(sent.runtime_env),
+                metadata={"dhctl_run": self._record.run_id},
+            )
+        except Exception as error:  # Ray raises bare RuntimeError and ValueError here, with the server's traceback
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            raise JobFailedError(f"Ray refused the job: {reason}", "look at job.runtime_env and job.folder") from error
+
+    def _follow(self, journal: JobJournal) -> None:
+        deadline = self._started + self._record.spec.job.timeout.total_seconds() + UNSEEN_TIMEOUT_S
+        for line in LogStream(self._client, self._id).lines():
+            if line is not None:
+                journal.take(line)
+            if self._interrupts.reason is not None:
+                self._stop("a request to stop")
+                self._interrupts.check()
+            if datetime.now(UTC) >= self._record.expires_at:
+                self._stop("the end of the lease")
+                return
+            if time.monotonic() > deadline:
+                self._stop("its timeout")
+                return
+
+    def _stop(self, why: str) -> None:
+        self._report(Noted(f"stopping the job because of {why}"))
+        stop_job(self._client, self._id)
+
+    def _outcome(self, journal: JobJournal) -> JobOutcome:
+        """The log ends a little before Ray knows the status."""
+        wait_until(lambda: self._client.get_job_status(self._id).is_terminal(), END_WAIT_S, every_s=0.2)
+        info = self._client.get_job_info(self._id)
+        message = (info.message or "").strip().splitlines()
+        return JobOutcome(
+            number=self._number,
+            status=str(info.status.value),
+            exit_code=info.driver_exit_code,
+            message=message[0] if message else "",
+            seconds=round(time.monotonic() - self._started, 1),
+            time_to_model_s=round((datetime.now(UTC) - self._record.opened().at).total_seconds(), 1),
+            result=journal.result,
+        )
+
+
+def stop_job(client: Any, submission_id: str) -> bool:
+    """Asks Ray to stop a job (SIGTERM, after 3 s SIGKILL) and waits until it says so; whether it did in time."""
+    if client.get_job_status(submission_id).is_terminal():
+        return True
+    client.stop_job(submission_id)
+    return wait_until(lambda: client.get_job_status(submission_id).is_terminal(), STOP_WAIT_S, every_s=0.2)
+
+
+def stop_running(record: RunRecord, target: Target, report: Report) -> None:
+    """Stops the job that the ledger says is still running, where its Ray still answers."""
+    entries = record.ledger.entries()
+    submitted = last(entries, "job")
+    if submitted is None or submitted.phase != "intent":
+        return
+    try:
+        with target.connect(record) as connection:
+            report(Noted("stopping the job"))
+            stop_job(jobs_client(connection), submitted.detail["submission"])
+    except (NotUpError, ClusterError, RuntimeError, OSError) as error:
+        record.ledger.write("job.stop", "note", unreachable=f"{type(error).__name__}"[:200])
+
+
+def save_outcome(record: RunRecord, outcome: JobOutcome) -> None:
+    """Writes jobs/<n>/result.json: how the job ended, and what it said its result is."""
+    body = {
+        "run": record.run_id,
+        "job": outcome.number,
+        "status": outcome.status,
+        "exit_code": outcome.exit_code,
+        "seconds": outcome.seconds,
+        "time_to_model_s": outcome.time_to_model_s,
+        "output": record.output,
+        "result": outcome.result,
+    }
+    record.write_json(record.job_dir(outcome.number) / "result.json", body)
+
+
+def recover_journal(record: RunRecord, log: Path, report: Report) -> None:
+    """Rebuilds what a dead client did not write, from the driver's log that was copied before the cluster went."""
+    number = record.last_job()
+    submitted = last(record.ledger.entries(), "job")
+    if not number or submitted is None or submitted.phase == "done" or not log.exists():
+        return
+    with JobJournal(record.job_dir(number), lambda event: None) as journal:
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+            journal.take(line)
+    started = submitted.at if submitted.phase == "intent" else record.opened().at
+    seconds = round((datetime.now(UTC) - started).total_seconds(), 1)
+    save_outcome(record, JobOutcome(number, "STOPPED", None, "the client was gone", seconds, seconds, journal.result))
+    report(Noted(f"log and metrics of the job saved in {record.job_dir(number)}"))

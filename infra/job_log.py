@@ -1,0 +1,36 @@
+"""A job's log for a reader who did not start it: from Ray while it lives, else from the record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from dhctl.infra.errors import ClusterError, NotUpError
+from dhctl.infra.job import jobs_client
+from dhctl.infra.job_stream import LogStream
+from dhctl.infra.ledger import last
+from dhctl.infra.record import RunRecord, RunState
+from dhctl.infra.target import Target
+
+
+def lines(record: RunRecord, target: Target, follow: bool) -> Iterator[str]:
+    """The newest job's lines. Raises NotUpError when the run had no job."""
+    submitted = last(record.ledger.entries(), "job", "intent")
+    if submitted is None:
+        raise NotUpError(f"{record.run_id} had no job yet", f"start it with `dhctl train {record.run_id}`")
+    if record.state() is RunState.TRAINING:
+        with suppress(ClusterError):  # Ray is gone: the record has what was saved before
+            yield from _living(record, target, submitted.detail["submission"], follow)
+            return
+    log = record.job_dir(int(submitted.detail["number"])) / "driver.log"
+    if log.exists():
+        yield from log.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _living(record: RunRecord, target: Target, submission_id: str, follow: bool) -> Iterator[str]:
+    with target.connect(record) as connection:
+        client = jobs_client(connection)
+        if not follow:
+            yield from client.get_job_logs(submission_id).splitlines()
+            return
+        yield from (line for line in LogStream(client, submission_id).lines() if line is not None)

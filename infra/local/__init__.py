@@ -1,0 +1,1 @@
+"""The local target: head and workers as supervised process trees on this machine."""

@@ -1,0 +1,217 @@
+"""The head node of a local cluster: Ray's head and, beside it, the autoscaler."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from dhctl.infra.errors import ClusterError
+from dhctl.infra.ledger import Ledger
+from dhctl.infra.local import nodes
+from dhctl.infra.local.nodes import ClusterSettings, NodeRecord
+from dhctl.infra.processes import ProcessMark, stop_all
+from dhctl.infra.ray_api import Connection, dashboard_answers
+
+HEAD_KIND, WORKER_KIND = "head", "worker"
+PROVIDER = "dhctl.infra.local.node_provider.LocalNodeProvider"
+NEVER_REACHED = 1000
+"""max_workers in Ray's own configuration, far above any sum of requests: autoscaler v2 starts nothing at all when the
+sum of all jobs' requests exceeds it (ray#62984). The real limit is enforced by the provider."""
+
+START_TIMEOUT_S = 90.0
+START_TRIES = 3
+HEAD_OBJECT_STORE_BYTES = 100 * 2**20
+HEAD_PORTS = ("gcs", "dashboard", "ray_client", "autoscaler_metrics", "dashboard_metrics", *nodes.AGENT_PORTS)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head that answers."""
+
+    node_id: str
+    address: str
+    ports: Mapping[str, int]
+
+    def connection(self, token: str) -> Connection:
+        """How to reach it from this machine."""
+        return Connection(
+            dashboard_url=f"http://127.0.0.1:{self.ports['dashboard']}",
+            gcs_address=f"{self.address}:{self.ports['gcs']}",
+            raylet_address=f"{self.address}:{self.ports['raylet']}",
+            token=token,
+        )
+
+
+def subnet_of(run_id: str) -> str:
+    """The run's own 256 loopback addresses, `127.x.y.`, chosen by its id; x from 16 to 249 keeps clear of others."""
+    digest = hashlib.sha256(run_id.encode()).digest()
+    return f"127.{16 + digest[0] % 234}.{digest[1]}."
+
+
+def start_head(settings: ClusterSettings) -> Head:
+    """Starts the head and the autoscaler and returns when Ray answers with the token.
+
+    Raises ClusterError with the log's end when it does not come up. What was started is in the ledger before it runs.
+    """
+    folder, ledger = settings.folder, Ledger(settings.ledger_path)
+    folder.settings.write_text(json.dumps(settings.to_dict()))
+    token = folder.token.read_text().strip()
+    for attempt in range(1, START_TRIES + 1):
+        head, process = _start_ray(settings, ledger)
+        if _wait_for_answer(head, process, token):
+            break
+        stop_all([process], nodes.GRACE_S + 2)
+        nodes.kill_tree(process)
+        ledger.write("head.start", "failed", node=head.node_id, attempt=attempt)
+        if attempt == START_TRIES:
+            raise ClusterError("Ray's head did not come up", f"its log ends: {_tail(settings, head.node_id)}")
+    _start_autoscaler(settings, head, ledger)
+    return head
+
+
+def _start_ray(settings: ClusterSettings, ledger: Ledger) -> tuple[Head, ProcessMark]:
+    node_id = f"head-{secrets.token_hex(3)}"  # new at each start: autoscaler v2 wants ids never used again
+    address = subnet_of(settings.run_id) + "2"
+    ports = nodes.free_ports(HEAD_PORTS)
+    if settings.dashboard_port:
+        require_free(settings.dashboard_port)
+        ports["dashboard"] = settings.dashboard_port
+    head = Head(node_id, address, ports)
+    settings.folder.ray_temp(node_id).mkdir(exist_ok=True)
+    ledger.intent("head.start", node=node_id, address=address, ports=ports)
+    env = nodes.node_environment(settings, node_id, HEAD_KIND)
+    env |= {"AUTOSCALER_METRIC_PORT": str(ports["autoscaler_metrics"])}
+    env |= {"DASHBOARD_METRIC_PORT": str(ports["dashboard_metrics"])}
+    command = nodes.ray_command(settings, node_id, address, ports)
+    command += ["--head", "--no-monitor", "--port", str(ports["gcs"])]
+    command += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(ports["dashboard"])]
+    command += ["--ray-client-server-port", str(ports["ray_client"])]
+    command += ["--num-cpus", "0", "--num-gpus", "0", "--object-store-memory", str(HEAD_OBJECT_STORE_BYTES)]
+    process = nodes.spawn(settings, node_id, command, env)
+    tags = {"ray-node-type": "head", "ray-user-node-type": HEAD_KIND, "ray-node-status": "up-to-date"}
+    NodeRecord(node_id, process, address, ports, {**tags, "ray-node-name": node_id}).save(settings.folder)
+    ledger.done("head.start", node=node_id, process=process.to_dict())
+    return head, process
+
+
+def require_free(port: int) -> None:
+    """Raises ClusterError, naming the holder where it can be seen, when somebody listens on 127.0.0.1:port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ClusterError(
+                f"port {port} is taken{_holder(port)}", "set local.dashboard_port to a free one, or leave it out"
+            ) from error
+
+
+def _holder(port: int) -> str:
+    for found in psutil.net_connections(kind="tcp"):
+        if found.status == psutil.CONN_LISTEN and found.laddr.port == port and found.pid:
+            return f" by {psutil.Process(found.pid).name()} (pid {found.pid})"
+    return ""
+
+
+def _wait_for_answer(head: Head, process: ProcessMark, token: str) -> bool:
+    connection, end = head.connection(token), time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < end and process.alive():
+        if dashboard_answers(connection):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _tail(settings: ClusterSettings, node_id: str, lines: int = 8) -> str:
+    text = (settings.folder.logs / f"{node_id}.log").read_text(errors="replace")
+    return " / ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())
+
+
+def _start_autoscaler(settings: ClusterSettings, head: Head, ledger: Ledger) -> None:
+    """Outside `ray start`, because there a dead autoscaler takes the head along; its supervisor starts it again."""
+    config = settings.folder.path / "autoscaling.json"
+    config.write_text(json.dumps(autoscaling_config(settings, head)))
+    node_id = "autoscaler"
+    env = nodes.node_environment(settings, head.node_id, HEAD_KIND)
+    env |= {"AUTOSCALER_METRIC_PORT": str(head.ports["autoscaler_metrics"])}
+    session = (settings.folder.ray_temp(head.node_id) / "session_latest").resolve()
+    command = [sys.executable, "-u", "-m", "ray.autoscaler.v2.monitor", "--monitor-ip", head.address]
+    command += ["--gcs-address", f"{head.address}:{head.ports['gcs']}", "--logs-dir", str(session / "logs")]
+    command += ["--autoscaling-config", str(config)]
+    with ledger.act("autoscaler.start") as outcome:
+        process = nodes.spawn(settings, node_id, command, env, restart=True)
+        outcome["process"] = process.to_dict()
+        (settings.folder.path / "autoscaler.json").write_text(json.dumps(process.to_dict()))
+
+
+def stop_autoscaler(settings: ClusterSettings) -> None:
+    """Ends the autoscaler, so that nothing new starts. Does nothing when it is not there."""
+    path = settings.folder.path / "autoscaler.json"
+    if not path.exists():
+        return
+    process = ProcessMark.from_dict(json.loads(path.read_text()))
+    if process:
+        with Ledger(settings.ledger_path).act("autoscaler.stop"):
+            stop_all([process], grace_s=3)
+            nodes.kill_tree(process)
+    path.unlink()
+
+
+def stop_head(settings: ClusterSettings) -> None:
+    """Ends autoscaler, workers that are left, and head. Does nothing for what is not there."""
+    stop_autoscaler(settings)
+    records = nodes.load_nodes(settings.folder)
+    nodes.stop_nodes(list(records.values()), Ledger(settings.ledger_path))
+    for node_id in records:
+        (settings.folder.nodes / f"{node_id}.json").unlink(missing_ok=True)
+
+
+def head_alive(settings: ClusterSettings) -> bool:
+    """Whether the recorded head's supervisor lives."""
+    records = nodes.load_nodes(settings.folder).values()
+    return any(r.process.alive() for r in records if r.tags["ray-node-type"] == "head")
+
+
+def autoscaling_config(settings: ClusterSettings, head: Head) -> dict[str, Any]:
+    """Ray's cluster configuration. For `type: external` every key must be there, or the autoscaler ends with KeyError."""
+    object_store = min(max(settings.worker_memory_bytes // 4, 80 * 2**20), 2 * 2**30)
+    resources = {
+        "CPU": settings.worker_cpus,
+        "GPU": settings.worker_gpus,
+        "memory": settings.worker_memory_bytes - object_store,
+        "object_store_memory": object_store,
+    }
+    worker = {"resources": resources, "node_config": {}, "min_workers": settings.min_workers}
+    lists = ("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands", "setup_commands")
+    lists += ("head_setup_commands", "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands")
+    return {
+        "cluster_name": settings.run_id,
+        "max_workers": NEVER_REACHED,
+        "upscaling_speed": 1000,
+        "idle_timeout_minutes": settings.idle_timeout_s / 60,
+        "provider": {
+            "type": "external",
+            "module": PROVIDER,
+            "settings": str(settings.folder.settings),
+            "gcs_address": f"{head.address}:{head.ports['gcs']}",
+            "disable_node_updaters": True,  # else Ray tries to install itself over SSH
+            "disable_launch_config_check": True,
+        },
+        "head_node_type": HEAD_KIND,
+        "available_node_types": {
+            HEAD_KIND: {"resources": {"CPU": 0}, "node_config": {}, "min_workers": 0, "max_workers": 0},
+            WORKER_KIND: {**worker, "max_workers": NEVER_REACHED},
+        },
+        **{key: {} for key in ("auth", "docker", "file_mounts")},
+        **{key: [] for key in lists},
+        "file_mounts_sync_continuously": False,
+    }

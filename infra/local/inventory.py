@@ -1,0 +1,145 @@
+"""Looking at this machine for everything of one run, by proof of ownership, and removing it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from dhctl.infra.ledger import Ledger
+from dhctl.infra.local import supervisor
+from dhctl.infra.local.head import subnet_of
+from dhctl.infra.local.layout import RunFolder
+from dhctl.infra.local.nodes import kill_tree, supervisors
+from dhctl.infra.mark import RUN_ENV
+from dhctl.infra.processes import ProcessMark, stop_all
+from dhctl.infra.receipt import Check, Leftover
+
+RAY_TITLES = ("ray::", "raylet", "gcs_server", "dashboard")
+
+
+def owned_processes(folder: RunFolder, ledger: Ledger) -> list[ProcessMark]:
+    """Every living process that proves to be this run's, this process and its ancestors left out. Proofs:
+
+    it is a supervisor with the run's id; its environment holds the mark (Ray overwrites that of about half its
+    processes with titles); it is a Ray process with its work below the run folder; it is in the session of a recorded
+    supervisor; or it descends from one of these.
+    """
+    roots = {pid for pid, _ in supervisors(folder.run_id)}
+    roots |= {m.pid for m in recorded_processes(ledger) if m.alive()}
+    for pid in psutil.pids():
+        if _carries_mark(pid, folder.run_id) or _is_ray_below(pid, folder.path):
+            roots.add(pid)
+    found = set(roots)
+    for root in roots:
+        found |= supervisor.members(root)
+    found -= {os.getpid(), *(p.pid for p in psutil.Process().parents())}
+    return [m for m in map(ProcessMark.of, sorted(found)) if m]
+
+
+def recorded_processes(ledger: Ledger) -> Iterator[ProcessMark]:
+    """Supervisors that the ledger tells of."""
+    for entry in ledger.entries():
+        if entry.act in ("head.start", "node.start", "autoscaler.start"):
+            mark = ProcessMark.from_dict(entry.detail.get("process"))
+            if mark:
+                yield mark
+
+
+def _carries_mark(pid: int, run_id: str) -> bool:
+    try:
+        return f"{RUN_ENV}={run_id}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False  # gone, or another user's: then it cannot be ours
+
+
+def _is_ray_below(pid: int, folder: Path) -> bool:
+    try:
+        title = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        if not Path(title.split("\0")[0].split(" ")[0]).name.startswith(RAY_TITLES):
+            return False
+        links = [f"/proc/{pid}/cwd", *(f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))]
+        return any(_link(link).startswith(f"{folder}/") for link in links)
+    except OSError:
+        return False
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""  # closed while we looked
+
+
+def sweep(folder: RunFolder, ledger: Ledger) -> None:
+    """Ends the run's processes and removes its folder. Does nothing where nothing is left."""
+    living = owned_processes(folder, ledger)
+    if living:
+        with ledger.act("sweep.processes", pids=[m.pid for m in living]):
+            stop_all(living, grace_s=3)
+            for mark in recorded_processes(ledger):
+                kill_tree(mark)
+    if folder.path.exists():
+        with ledger.act("sweep.folder", path=str(folder.path)):
+            folder.remove()
+
+
+def look(folder: RunFolder, ledger: Ledger) -> list[Check]:
+    """The receipt's checks for this machine."""
+    return [_look_processes(folder, ledger), _look_ports(folder, ledger), _look_folder(folder)]
+
+
+def _look_processes(folder: RunFolder, ledger: Ledger) -> Check:
+    left = owned_processes(folder, ledger)
+    found = tuple(Leftover("process", _describe(m), f"kill -9 {m.pid}") for m in left)
+    return Check("processes of this machine", f"the mark {folder.run_id}, recorded supervisors, descendants", found)
+
+
+def _describe(mark: ProcessMark) -> str:
+    try:
+        return f"{psutil.Process(mark.pid).name()} (pid {mark.pid}, started at tick {mark.ticks})"
+    except psutil.Error:
+        return f"pid {mark.pid} (started at tick {mark.ticks})"
+
+
+def _look_ports(folder: RunFolder, ledger: Ledger) -> Check:
+    """A listener on a port the run used counts only if it is the run's: others may have taken the port since."""
+    ports = recorded_ports(ledger)
+    owned = {m.pid for m in owned_processes(folder, ledger)}
+    subnet, found, hidden = subnet_of(folder.run_id), [], []
+    try:
+        listening = [c for c in psutil.net_connections(kind="tcp") if c.status == psutil.CONN_LISTEN]
+    except psutil.Error as error:
+        return Check("listening ports", _ports_text(ports, subnet), (), f"sockets cannot be listed ({error})")
+    for connection in listening:
+        on_subnet = connection.laddr.ip.startswith(subnet)
+        if on_subnet and connection.pid is None:
+            hidden.append(f"{connection.laddr.ip}:{connection.laddr.port} has no visible owner")
+        elif connection.pid in owned and (on_subnet or connection.laddr.port in ports):
+            name = f"{connection.laddr.ip}:{connection.laddr.port}"
+            found.append(Leftover("listening port", name, f"kill -9 {connection.pid}"))
+    return Check("listening ports", _ports_text(ports, subnet), tuple(found), "; ".join(hidden))
+
+
+def _ports_text(ports: set[int], subnet: str) -> str:
+    return f"{len(ports)} ports that the run used, and its addresses {subnet}0/24"
+
+
+def recorded_ports(ledger: Ledger) -> set[int]:
+    """All ports that were given to nodes of the run."""
+    starts = (e for e in ledger.entries() if e.act in ("head.start", "node.start"))
+    return {int(port) for e in starts for port in e.detail.get("ports", {}).values()}
+
+
+def _look_folder(folder: RunFolder) -> Check:
+    looked_for = f"{folder.path}, with the token, sockets and sessions of Ray"
+    try:
+        present = folder.path.lstat() is not None
+    except FileNotFoundError:
+        present = False
+    except OSError as error:
+        return Check("run folder", looked_for, (), f"cannot be looked at ({error.strerror})")
+    found = (Leftover("folder", str(folder.path), f"rm -r {folder.path}"),) if present else ()
+    return Check("run folder", looked_for, found)

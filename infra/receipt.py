@@ -1,0 +1,89 @@
+"""The receipt: what was looked for after a run, where, and what was found. Clean only if every look was possible."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, Self
+
+from dhctl.infra.errors import LeftoverError
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """One thing of the run that is still there, and the command that removes it."""
+
+    kind: str
+    name: str
+    remove_with: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """One place that was looked at. `unknown` says why the look was not possible."""
+
+    place: str
+    looked_for: str
+    found: tuple[Leftover, ...] = ()
+    unknown: str = ""
+
+    @property
+    def state(self) -> Literal["none", "left", "unknown"]:
+        """What the look says."""
+        if self.found:
+            return "left"
+        return "unknown" if self.unknown else "none"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The proof at a run's end."""
+
+    run_id: str
+    name: str
+    target: str
+    opened_at: str
+    written_at: str
+    reason: str
+    checks: tuple[Check, ...]
+    created: dict[str, int]
+
+    @property
+    def clean(self) -> bool:
+        """Nothing is left, and that is known."""
+        return bool(self.checks) and all(c.state == "none" for c in self.checks)
+
+    @property
+    def leftovers(self) -> list[Leftover]:
+        """Everything that is left."""
+        return [found for check in self.checks for found in check.found]
+
+    def require_clean(self, cause: BaseException | None = None) -> None:
+        """Raises LeftoverError, which names the first things left and how to remove them, when it is not clean."""
+        if self.clean:
+            return
+        named = [f"{found.kind} {found.name} (`{found.remove_with}`)" for found in self.leftovers[:5]]
+        named += [f"{check.place} could not be looked at: {check.unknown}" for check in self.checks if check.unknown]
+        raise LeftoverError(
+            f"{self.run_id} is not clean: {'; '.join(named)}", f"`dhctl down {self.run_id}` tries again"
+        ) from cause
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, with the verdict first."""
+        checks = [{**asdict(check), "state": check.state} for check in self.checks]
+        return {"clean": self.clean, **asdict(self), "checks": checks}
+
+    @classmethod
+    def from_dict(cls, body: dict[str, Any]) -> Self:
+        """What `to_dict` wrote."""
+        fields = {k: v for k, v in body.items() if k not in ("clean", "checks")}
+        checks = tuple(
+            Check(c["place"], c["looked_for"], tuple(Leftover(**f) for f in c["found"]), c["unknown"])
+            for c in body["checks"]
+        )
+        return cls(checks=checks, **fields)
+
+
+def now() -> str:
+    """The time as receipts and ledgers write it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

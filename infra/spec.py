@@ -1,0 +1,144 @@
+"""The spec: what a user asks for, as one frozen tree. One common part, and one section per target."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from dhctl.infra.units import Duration, Size
+
+NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
+"""A DNS label of at most 40 characters: it becomes part of names in every cloud."""
+
+PHANTOMS = "phantoms"
+"""The value of `data` with which a job that comes with dhctl makes its own sample data."""
+
+_GIB = 2**30
+
+
+class TargetName(StrEnum):
+    """Where a run can live."""
+
+    LOCAL = "local"
+
+
+class Frozen(BaseModel):
+    """Base of all parts of a spec: unknown keys are refused, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, ser_json_timedelta="iso8601")
+
+
+class Workers(Frozen):
+    """The worker group: how many nodes Ray's autoscaler may hold, and how large each one is."""
+
+    min: int = Field(default=0, ge=0, le=1000)
+    """Workers that are kept even when idle."""
+    max: int = Field(default=1, ge=1, le=1000)
+    """Workers at most, for all jobs of the run together."""
+    cpus: int = Field(default=1, ge=1, le=1024)
+    """CPU cores of each worker."""
+    gpus: int = Field(default=0, ge=0, le=64)
+    """GPUs of each worker."""
+    memory: Size = Field(default=2 * _GIB, ge=_GIB // 4)
+    """Memory of each worker that Ray may plan with, such as 2GiB."""
+    idle_timeout: Duration = Field(default=timedelta(seconds=60), ge=timedelta(seconds=1), le=timedelta(hours=24))
+    """After this long without work a worker above `min` leaves."""
+
+    @model_validator(mode="after")
+    def _min_below_max(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"workers.min is {self.min} but workers.max is {self.max}; lower min or raise max")
+        return self
+
+
+class Job(Frozen):
+    """What runs on the cluster: a job that comes with dhctl (`name`), or your own (`folder` and `entrypoint`)."""
+
+    name: str | None = None
+    """A job that comes with dhctl, such as prostate."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Settings of that job, such as profile and seed; your own job finds them in DHCTL_JOB_PARAMS."""
+    folder: str | None = None
+    """Your own job: this folder is copied to the cluster and is the working directory there."""
+    entrypoint: str | None = None
+    """Your own job: the command line that starts it, such as `python main.py`."""
+    runtime_env: dict[str, Any] = Field(default_factory=dict)
+    """Ray's runtime environment for your own job: pip, uv, env_vars, py_modules ..."""
+    workers: int | None = Field(default=None, ge=1, le=1000)
+    """How many workers the job trains on; by default workers.max."""
+    timeout: Duration = Field(default=timedelta(hours=24), ge=timedelta(seconds=5), le=timedelta(days=14))
+    """A job that runs longer is stopped and counts as failed."""
+
+    @field_validator("runtime_env")
+    @classmethod
+    def _ours_in_runtime_env(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "working_dir" in value:
+            raise ValueError("working_dir is set by dhctl from job.folder; use folder instead")
+        if not isinstance(value.get("env_vars", {}), dict):
+            raise ValueError("env_vars must be a mapping of names to texts")
+        return value
+
+    @field_validator("entrypoint")
+    @classmethod
+    def _parsable(cls, value: str | None) -> str | None:
+        if value is not None and not shlex.split(value):
+            raise ValueError("entrypoint is empty; write the command that starts your job, such as python main.py")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.name and (self.folder or self.entrypoint or self.runtime_env):
+            raise ValueError("give either name (a job that comes with dhctl) or folder and entrypoint (your own)")
+        if not self.name and not (self.folder and self.entrypoint):
+            raise ValueError("a job of your own needs both folder and entrypoint; one that comes with dhctl needs name")
+        return self
+
+
+class LocalSection(Frozen):
+    """Only for target local."""
+
+    scratch: str | None = None
+    """Folder for the files of the living cluster (short path, local disk); by default under /tmp."""
+    dashboard_port: int | None = Field(default=None, ge=1024, le=65535)
+    """Port of Ray's dashboard on 127.0.0.1; by default a free one."""
+
+
+class RunSpec(Frozen):
+    """One training run: where, for how long at most, on how many workers, which job on which data."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    """Name of the run for people: small letters, digits and dashes."""
+    target: TargetName = TargetName.LOCAL
+    """Where the run lives."""
+    lease: Duration = Field(default=timedelta(hours=4), ge=timedelta(seconds=30), le=timedelta(days=14))
+    """Until when the run may live at all, counted from its start; then it is taken down, finished or not."""
+    workers: Workers = Workers()
+    job: Job
+    data: str | None = None
+    """Input of the job: a folder, an s3:// URL, or `phantoms` where the job can make sample data."""
+    output: str | None = None
+    """Where checkpoints and results go: a folder or an s3:// URL, in which each run gets a folder of its own; by
+    default the run's own record."""
+    local: LocalSection = LocalSection()
+
+    @model_validator(mode="after")
+    def _job_fits(self) -> Self:
+        if self.job.workers is not None and self.job.workers > self.workers.max:
+            raise ValueError(
+                f"job.workers is {self.job.workers} but workers.max is {self.workers.max}; the job would wait for ever"
+            )
+        return self
+
+    @property
+    def job_workers(self) -> int:
+        """How many workers the job trains on."""
+        return self.job.workers or self.workers.max
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a spec file (draft 2020-12)."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **RunSpec.model_json_schema()}

@@ -1,0 +1,113 @@
+"""Reading a spec file: YAML to `RunSpec`, every mistake as a sentence that names the key and the next step."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from dhctl.infra.errors import SpecError
+from dhctl.infra.spec import PHANTOMS, RunSpec
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice: the parser would silently keep the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if isinstance(key, Hashable):
+                if key in seen:
+                    raise yaml.MarkedYAMLError(problem=f"key '{key}' is given twice", problem_mark=key_node.start_mark)
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_spec(path: Path, *, target: str | None = None) -> RunSpec:
+    """The spec in `path`, with its relative folders made absolute against the file's own folder.
+
+    `target` replaces the file's target. Raises SpecError with one sentence per mistake.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(str(path), [f"cannot be read ({error.strerror})"]) from error
+    except UnicodeDecodeError as error:
+        raise SpecError(str(path), ["is not UTF-8 text; save it as UTF-8"]) from error
+    return parse_spec(text, source=str(path), base=path.resolve().parent, target=target)
+
+
+def parse_spec(text: str, *, source: str, base: Path, target: str | None = None) -> RunSpec:
+    """The spec in `text`; `source` names it in errors, relative folders are taken from `base`."""
+    try:
+        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise SpecError(source, [f"{where}{error.problem or 'is not valid YAML'}"]) from error
+    except yaml.YAMLError as error:
+        raise SpecError(source, [f"is not valid YAML ({error})"]) from error
+    if not isinstance(tree, dict):
+        raise SpecError(source, ["is not a mapping of keys to values; see examples/prostate-local.yaml"])
+    if target is not None:
+        tree["target"] = target
+    try:
+        spec = RunSpec.model_validate(tree)
+    except ValidationError as error:
+        raise SpecError(source, [_sentence(e) for e in error.errors()]) from error
+    return _absolute(spec, base)
+
+
+def _absolute(spec: RunSpec, base: Path) -> RunSpec:
+    def absolute(value: str | None) -> str | None:
+        if value is None or "://" in value or value == PHANTOMS:
+            return value
+        return str((base / Path(value).expanduser()).resolve())
+
+    job = spec.job.model_copy(update={"folder": absolute(spec.job.folder)})
+    local = spec.local.model_copy(update={"scratch": absolute(spec.local.scratch)})
+    return spec.model_copy(
+        update={"job": job, "local": local, "data": absolute(spec.data), "output": absolute(spec.output)}
+    )
+
+
+def _sentence(error: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            known = _keys_beside(error["loc"])
+            return f"unknown key '{key}'{nearest(str(error['loc'][-1]), known)}"
+        case "missing":
+            return f"key '{key}' is missing"
+        case "enum":
+            return f"{key}: {error['input']!r} is not known; choose {context.get('expected')}"
+        case "string_pattern_mismatch":
+            return f"{key}: {error['input']!r} does not fit; use small letters, digits and dashes, at most 40 characters"
+        case "value_error":
+            return (f"{key}: " if key else "") + str(context.get("error", error["msg"]))
+        case _:
+            return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
+
+
+def _keys_beside(location: Sequence[int | str]) -> list[str]:
+    model: type[BaseModel] = RunSpec
+    for part in location[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def nearest(wrong: str, known: Sequence[str] | Mapping[str, object]) -> str:
+    """`"; did you mean 'x'?"` where something known is near, else the list of what is known."""
+    close = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f" (known here: {', '.join(known)})" if known else ""

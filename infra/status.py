@@ -1,0 +1,85 @@
+"""What is known of a run now: its ledger's word, and what Ray and the leases say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from dhctl.infra.errors import ClusterError, NotUpError
+from dhctl.infra.ray_api import alive_nodes
+from dhctl.infra.receipt import Receipt
+from dhctl.infra.record import RunRecord, RunState
+from dhctl.infra.target import Target
+from dhctl.infra.units import format_duration
+
+TIME = "%Y-%m-%d %H:%M:%S"
+
+
+@dataclass(frozen=True)
+class Status:
+    """One run. `workers` is None when Ray cannot be asked; `dashboard_url` is None when there is none."""
+
+    record: RunRecord
+    state: RunState
+    workers: int | None
+    dashboard_url: str | None
+    result: dict[str, Any] | None
+    receipt: Receipt | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **summary(self.record),
+            "workers": self.workers,
+            "dashboard_url": self.dashboard_url,
+            "job": self.result,
+            "record": str(self.record.folder),
+            "receipt": self.receipt.to_dict() if self.receipt else None,
+        }
+
+    def rows(self) -> list[tuple[str, str]]:
+        """For a table of two columns."""
+        known = summary(self.record)
+        rows = [(key.replace("_", " "), str(known[key])) for key in ("run", "name", "target", "state", "started")]
+        left = self.record.expires_at - datetime.now(UTC)
+        gone = self.state is RunState.CLEAN
+        ends = f" (in {format_duration(left)})" if left.total_seconds() > 0 and not gone else ""
+        rows.append(("lease ends", known["lease_ends"] + ends))
+        if self.dashboard_url:
+            rows.append(("dashboard", f"{self.dashboard_url} (token: the file `token` in the run folder)"))
+        if not gone:
+            rows.append(("workers", "Ray does not answer" if self.workers is None else str(self.workers)))
+        if self.result:
+            rows.append(("job", f"{self.result['status']} in {self.result['seconds']:.0f} s"))
+        return [*rows, ("record", str(self.record.folder))]
+
+
+def summary(record: RunRecord) -> dict[str, Any]:
+    """One run in a line, from its ledger alone. Times are local."""
+    opened = record.opened()
+    return {
+        "run": record.run_id,
+        "name": opened.detail["name"],
+        "target": opened.detail["target"],
+        "state": record.state().value,
+        "started": opened.at.astimezone().strftime(TIME),
+        "lease_ends": record.expires_at.astimezone().strftime(TIME),
+    }
+
+
+def look(record: RunRecord, target: Target) -> Status:
+    """Asks everyone who may know."""
+    workers, url = None, None
+    try:
+        with target.connect(record) as connection:
+            url = connection.dashboard_url
+            workers = len(alive_nodes(connection)) - 1
+    except (NotUpError, ClusterError):
+        workers = None  # told as "does not answer"
+    result_path = record.job_dir(record.last_job()) / "result.json"
+    result = json.loads(result_path.read_text()) if result_path.exists() else None
+    receipt_path = record.receipt_path
+    receipt = Receipt.from_dict(json.loads(receipt_path.read_text())) if receipt_path.exists() else None
+    return Status(record, record.state(), workers, url, result, receipt)

@@ -1,0 +1,70 @@
+"""The seam between the life of a run, which is the same everywhere, and the place where it lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from dhctl.infra.events import Report
+from dhctl.infra.ray_api import Connection
+from dhctl.infra.receipt import Check
+from dhctl.infra.record import RunRecord
+from dhctl.infra.spec import RunSpec, TargetName
+
+Program = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One thing a run needs of its target, as admission found it: `need` and `have` are for people."""
+
+    what: str
+    need: str
+    have: str
+    problem: str = ""
+    """A sentence with the next step when it does not suffice; else empty."""
+
+
+@dataclass(frozen=True)
+class PlannedResource:
+    """One thing that `up` would make."""
+
+    name: str
+    kind: str
+    made_by: str
+    detail: str
+
+
+class Target(Protocol):
+    """What each target offers. All of it can be called again after any interruption."""
+
+    name: TargetName
+
+    def admit(self, spec: RunSpec) -> list[Requirement]:
+        """Everything that would fail later, said now. Never writes."""
+
+    def plan(self, spec: RunSpec) -> list[PlannedResource]:
+        """What `up` would make. Never writes."""
+
+    def program(self, record: RunRecord) -> Program:
+        """The Pulumi program of this run. Each resource carries the run's mark, or its name does."""
+
+    def connect(self, record: RunRecord) -> AbstractContextManager[Connection]:
+        """A way to the run's Ray, open while inside. Raises NotUpError when there is no cluster to reach."""
+
+    def job_environment(self, record: RunRecord) -> Mapping[str, str]:
+        """Environment that a job's driver needs on this target, Ray's address among it. No secrets."""
+
+    def release_workers(self, record: RunRecord, report: Report) -> None:
+        """Stops the autoscaler, then all workers, so that nothing new starts and nothing hangs on what Pulumi deletes."""
+
+    def collect(self, record: RunRecord) -> None:
+        """Copies the cluster's logs into the record, before they go."""
+
+    def sweep(self, record: RunRecord, report: Report) -> None:
+        """Deletes everything that carries the run's mark and is still there, in the order of its dependencies."""
+
+    def inventory(self, record: RunRecord) -> list[Check]:
+        """Looks at the target itself for everything with the run's mark. Never deletes."""

@@ -1,0 +1,79 @@
+"""Bringing a run up: ledger, lease, stack, and the proof that Ray answers its owner and nobody else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from dhctl.infra import lease
+from dhctl.infra.down import TakeDown
+from dhctl.infra.engine import Engine
+from dhctl.infra.errors import ClusterError
+from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report
+from dhctl.infra.home import Home
+from dhctl.infra.interrupts import Interrupts, StopNow
+from dhctl.infra.processes import ProcessMark, wait_until
+from dhctl.infra.ray_api import alive_nodes, require_refusal
+from dhctl.infra.record import RunRecord, open_record
+from dhctl.infra.spec import RunSpec
+from dhctl.infra.target import Target
+
+MIN_WORKERS_WAIT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What every step of a run works with; the engine is found when it is first needed."""
+
+    home: Home
+    target: Target
+    engine_of: Callable[[RunRecord], Engine]
+    report: Report
+    interrupts: Interrupts
+
+
+def bring_up(spec: RunSpec, tools: Tools) -> RunRecord:
+    """A run that is up. When anything fails or a stop is asked for, everything is taken down again before it raises."""
+    started = time.monotonic()
+    record = open_record(tools.home, spec, version("dhctl"), ProcessMark.me().to_dict())
+    tools.report(PhaseStarted("up", f"{record.run_id} on {spec.target.value}"))
+    tools.interrupts.subject = record.run_id
+    with record.lock(0, "bring it up"):
+        try:
+            _make(record, tools)
+        except StopNow:
+            raise
+        except BaseException as error:
+            tools.report(Noted(f"not up: {error}"))
+            receipt = TakeDown(record, tools.target, tools.engine_of, tools.report).run(f"up failed: {error}")
+            receipt.require_clean(error)
+            tools.interrupts.check()  # what failed because it was interrupted is told as interrupted
+            raise
+    tools.report(PhaseDone("up", time.monotonic() - started, record.run_id))
+    return record
+
+
+def _make(record: RunRecord, tools: Tools) -> None:
+    lease.start_keeper(record)
+    with record.ledger.act("up"):
+        with record.ledger.act("stack.up") as outcome:
+            outcome["outputs"] = tools.engine_of(record).up(tools.target.program(record))
+        tools.interrupts.check()
+        _prove(record, tools)
+        tools.interrupts.check()
+
+
+def _prove(record: RunRecord, tools: Tools) -> None:
+    """Ray refuses strangers, and the workers that are always kept have joined."""
+    with tools.target.connect(record) as connection:
+        probes = require_refusal(connection)
+        record.ledger.write("probe", "note", refused=[p.door for p in probes])
+        tools.report(Noted(f"Ray refuses callers without the token: {', '.join(p.door for p in probes)}"))
+        wanted = record.spec.workers.min + 1
+        if wanted > 1 and not wait_until(lambda: len(alive_nodes(connection)) >= wanted, MIN_WORKERS_WAIT_S, 0.5):
+            raise ClusterError(
+                f"{wanted - 1} workers are always kept, but only {len(alive_nodes(connection)) - 1} joined in time",
+                f"logs lie in {record.logs_dir}",
+            )

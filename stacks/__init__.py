@@ -1,0 +1,1 @@
+"""Pulumi programs, one folder a target, and the table that finds a target by its name."""
