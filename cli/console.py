@@ -52,6 +52,10 @@ class Console:
             if text and not (self._view and self._view.shows(event)):
                 self._print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {text}")
 
+    def warn(self, text: str) -> None:
+        """Shows a warning."""
+        self.report(events.Warned(text))
+
     def receipt(self, receipt: Receipt) -> None:
         """Shows the receipt: a table, or one JSON object."""
         with self._lock:
@@ -93,7 +97,7 @@ def sentence(event: events.Event) -> str:
         case events.PhaseStarted(phase, detail):
             return f"[bold]{escape(phase)}[/bold] {escape(detail)}"
         case events.PhaseDone(phase, seconds, detail):
-            return f"[bold]{escape(phase)}[/bold] [green]done[/green] in {seconds:.1f} s  {escape(detail)}"
+            return f"[bold]{escape(phase)}[/bold] ended after {seconds:.1f} s  {escape(detail)}"
         case events.ResourceChanged(name, kind, status, detail):
             colour = "red" if status == "failed" else "cyan"
             return f"  [{colour}]{status:9}[/{colour}] {escape(kind)} {escape(name)} {escape(detail)}"

@@ -23,7 +23,7 @@ def command(run: str, as_json: bool, because: str) -> None:
     from dhctl.infra.interrupts import Interrupts
 
     record = factory.record(run)
-    with Console(as_json) as console, Interrupts() as interrupts:
+    with Console(as_json) as console, Interrupts(console.warn) as interrupts:
         interrupts.subject = record.run_id
         engine_of = factory.engines(console, interrupts)
         receipt = take_down(record, factory.target_of(record), engine_of, console.report, because)

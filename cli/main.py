@@ -31,7 +31,9 @@ class Verbs(click.Group):
         command: click.Command = importlib.import_module(f"dhctl.cli.{cmd_name}").command
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Names the nearest verb for an unknown one."""
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             from difflib import get_close_matches
@@ -81,7 +83,7 @@ def run_group(arguments: list[str]) -> int:
         return ExitCode.DONE
     except click.exceptions.Exit as leave:
         return leave.exit_code
-    except Exception as error:  # dhctl's own bug: a file for the report, a sentence for the user
+    except Exception as error:  # noqa: BLE001 - dhctl's own bug: a file for the report, a sentence for the user
         _show(_write_bug(error, arguments), ExitCode.BUG, arguments)
         return ExitCode.BUG
     return ExitCode.DONE

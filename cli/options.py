@@ -17,7 +17,7 @@ spec_file = click.argument("spec_file", type=click.Path(path_type=Path), metavar
 target = click.option("--target", metavar="NAME", help="Run there instead of on the target that SPEC names.")
 
 
-def _known_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def _known_runs(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """For shell completion."""
     from dhctl.infra.home import Home, default_root
     from dhctl.infra.record import all_records

@@ -33,7 +33,7 @@ def show_outcome(console: Console, record: RunRecord, outcome: JobOutcome | None
 
 
 def metric_lines(result: Mapping[str, Any]) -> list[str]:
-    """The metric with its interval and its baseline, in the shape that our own jobs report (CONTRIBUTING, "add a job")."""
+    """The metric with its interval and its baseline, in the shape of our own jobs (CONTRIBUTING, "Add a job")."""
     match result.get("metric"):
         case {"name": name, "value": float(value), "ci95": [low, high], "baseline": {"name": base, "value": against}}:
             return [f"{name} {value:.3f} (95 % CI {low:.3f} to {high:.3f}); {base} baseline {against:.3f}"]

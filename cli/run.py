@@ -28,7 +28,7 @@ def command(spec_file: Path, target: str | None, as_json: bool) -> None:
     from dhctl.infra.spec_file import load_spec
 
     spec = load_spec(spec_file, target=target)
-    with Console(as_json) as console, Interrupts() as interrupts:
+    with Console(as_json) as console, Interrupts(console.warn) as interrupts:
         tools = factory.tools(spec, console, interrupts)
         admit(spec, tools.target)
         end = run(spec, tools)

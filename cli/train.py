@@ -22,7 +22,7 @@ def command(run: str, as_json: bool) -> None:
     from dhctl.infra.job import train
 
     record = factory.record(run)
-    with Console(as_json) as console, Interrupts() as interrupts:
+    with Console(as_json) as console, Interrupts(console.warn) as interrupts:
         interrupts.subject = record.run_id
         outcome = train(record, factory.target_of(record), console.report, interrupts)
         show_outcome(console, record, outcome)

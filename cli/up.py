@@ -23,7 +23,7 @@ def command(spec_file: Path, target: str | None, as_json: bool) -> None:
     from dhctl.infra.up import bring_up
 
     spec = load_spec(spec_file, target=target)
-    with Console(as_json) as console, Interrupts() as interrupts:
+    with Console(as_json) as console, Interrupts(console.warn) as interrupts:
         tools = factory.tools(spec, console, interrupts)
         admit(spec, tools.target)
         record = bring_up(spec, tools)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shlex
@@ -14,6 +15,7 @@ from dhctl.infra.spec import PHANTOMS, RunSpec
 from dhctl.infra.spec_file import nearest
 from dhctl.infra.target import Requirement, Target
 from dhctl.ray_jobs.catalog import JOBS, BuiltinJob
+from dhctl.ray_jobs.environment import RefusedInputError
 
 
 def requirements(spec: RunSpec, target: Target) -> list[Requirement]:
@@ -46,13 +48,15 @@ def _job(spec: RunSpec) -> Iterator[Requirement]:
 
 
 def _params(spec: RunSpec, builtin: BuiltinJob) -> Requirement:
-    problem = ""
-    profile = spec.job.params.get("profile", builtin.profiles[0])
-    if profile not in builtin.profiles:
-        problem = f"job {builtin.name} has no profile '{profile}'{nearest(str(profile), builtin.profiles)}"
-    elif not spec.data:
+    """Each job that comes with dhctl judges its own settings, in a module that is quick to import."""
+    profile, problem = str(spec.job.params.get("profile", builtin.profiles[0])), ""
+    try:
+        importlib.import_module(f"{builtin.module}.settings").settings_from(spec.job.params)
+    except RefusedInputError as error:
+        problem = str(error)
+    if not spec.data:
         problem = f"job {builtin.name} needs data: a folder, an s3:// URL" + (", or phantoms" * builtin.phantoms)
-    return Requirement("job profile", str(profile), ", ".join(builtin.profiles), problem)
+    return Requirement("job settings", profile, ", ".join(builtin.profiles), problem)
 
 
 def _own_job(spec: RunSpec) -> Iterator[Requirement]:

@@ -40,18 +40,19 @@ def stage(record: RunRecord, number: int, environment: Mapping[str, str]) -> Job
             ours = Path(next(iter(ray_jobs.__path__)))
             shutil.copytree(ours, folder / "dhctl" / "ray_jobs", ignore=shutil.ignore_patterns(*NEVER_SENT))
         else:
-            assert job.folder and job.entrypoint  # the spec has both, or a name
+            assert job.folder  # the spec has both, or a name
+            assert job.entrypoint
             command = job.entrypoint
             shutil.copytree(job.folder, folder, ignore=shutil.ignore_patterns(*NEVER_SENT))
         shutil.copy2(Path(next(iter(ray_jobs.__path__))) / "launch.py", folder / LAUNCHER)
     timeout_s = int(job.timeout.total_seconds())
     entrypoint = f"python -u {LAUNCHER} --timeout {timeout_s} -- {shlex.quote(command)}"
     own = {k: str(v) for k, v in job.runtime_env.get("env_vars", {}).items()}
-    env_vars = {**own, **job_environment(record, number), **environment}
+    env_vars = {**own, **job_environment(record), **environment}
     return JobBundle(folder, entrypoint, {**job.runtime_env, "working_dir": str(folder), "env_vars": env_vars})
 
 
-def job_environment(record: RunRecord, number: int) -> dict[str, str]:
+def job_environment(record: RunRecord) -> dict[str, str]:
     """What every job finds in its environment, whoever wrote it (docs/guide.md, "Your own job")."""
     spec = record.spec
     return {

@@ -57,11 +57,15 @@ class TakeDown:
         """All steps, then the receipt, which is stored and closes the ledger."""
         record, started = self._record, time.monotonic()
         self._report(PhaseStarted("down", reason))
-        record.ledger.intent("down", reason=reason)
+        record.ledger.note("down", "intent", reason=reason)
         for name, step in self._steps():
             self._try(name, step)
-        receipt = write_receipt(record, self._target, reason)
-        record.ledger.done("down", clean=receipt.clean, left=len(receipt.leftovers))
+        receipt = make_receipt(record, self._target, reason)
+        try:
+            record.write_json(record.receipt_path, receipt.to_dict())
+        except OSError as error:
+            self._report(Warned(f"the receipt could not be stored ({error.strerror}); it is only shown"))
+        record.ledger.note("down", "done", clean=receipt.clean, left=len(receipt.leftovers))
         self._report(PhaseDone("down", time.monotonic() - started, "nothing is left" if receipt.clean else "not clean"))
         return receipt
 
@@ -84,7 +88,7 @@ class TakeDown:
         try:
             step()
         except (DhctlError, OSError, RuntimeError) as error:
-            self._record.ledger.write(name, "failed", reason=f"{type(error).__name__}: {error}"[:2000])
+            self._record.ledger.note(name, "failed", reason=f"{type(error).__name__}: {error}"[:2000])
             self._report(Warned(f"{name}: {error}"))
 
     @property
@@ -106,11 +110,12 @@ class TakeDown:
             self._engine_of(self._record).destroy()
 
     def _forget(self) -> None:
-        """After the sweep: creates that never ended, and resources a failed destroy left, are compared with the world."""
+        """After the sweep: creates that never ended and resources that a failed destroy left are looked at again."""
         if not self._has_stack:
             return
         engine = self._engine_of(self._record)
         if not stack_state(self._record).empty:
+            engine.settle()
             engine.refresh()
         engine.forget()
 
@@ -120,12 +125,12 @@ def stack_state(record: RunRecord) -> StackState:
     return read_stack(backend_folder(record))
 
 
-def write_receipt(record: RunRecord, target: Target, reason: str) -> Receipt:
-    """Looks everywhere again and stores what it saw."""
+def make_receipt(record: RunRecord, target: Target, reason: str) -> Receipt:
+    """Looks everywhere again."""
     entries = record.ledger.entries()
     opened = record.opened()
     checks = [*target.inventory(record), *_look_at_stack(record), lease.look(record)]
-    receipt = Receipt(
+    return Receipt(
         run_id=record.run_id,
         name=str(opened.detail["name"]),
         target=target.name.value,
@@ -135,8 +140,6 @@ def write_receipt(record: RunRecord, target: Target, reason: str) -> Receipt:
         checks=tuple(checks),
         created=_count_created(entries),
     )
-    record.write_json(record.receipt_path, receipt.to_dict())
-    return receipt
 
 
 def _first_reason(entries: list[Entry], reason: str) -> str:
@@ -178,5 +181,3 @@ def _look_at_stack(record: RunRecord) -> list[Check]:
             tuple(Leftover("lock", f"{lock.path.name} (pid {lock.pid} on {lock.host})", again) for lock in state.locks),
         ),
     ]
-
-

@@ -10,10 +10,11 @@ import re
 import secrets
 import shutil
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pulumi import automation as auto
 from pulumi.automation.events import EngineEvent, OpType
 
@@ -22,9 +23,8 @@ from dhctl.infra.engine_state import StackState, read_stack
 from dhctl.infra.errors import EngineError
 from dhctl.infra.events import Report, ResourceChanged
 from dhctl.infra.interrupts import Interrupts
-from dhctl.infra.ledger import Ledger
 from dhctl.infra.mark import RUN_ENV
-from dhctl.infra.processes import ProcessMark, stop_all, wait_until
+from dhctl.infra.processes import ProcessMark, carries_mark, stop_all, wait_until
 from dhctl.infra.record import RunRecord
 
 Program = Callable[[], None]
@@ -49,7 +49,10 @@ class Engine:
         self._errors: list[str] = []
 
     def up(self, program: Program) -> dict[str, Any]:
-        """Makes what the program declares; the stack's outputs less the secret ones. Raises EngineError with the engine's own words."""
+        """Makes what the program declares; the stack's outputs less the secret ones.
+
+        Raises EngineError with the engine's own words.
+        """
         self._prepare()
         stack = self._stack(program, forward_stops=True, select=False)
         self._errors.clear()
@@ -83,7 +86,7 @@ class Engine:
     def refresh(self) -> None:
         """Compares the state with what is really there, and drops creates that never came to an end.
 
-        Only after a sweep by ownership mark, or before another destroy: what a dropped create made is found by its mark.
+        Only after a sweep by mark, or before another destroy: what a dropped create made is found by its mark.
         """
         stack = self._stack(lambda: None, forward_stops=False, select=True)
         try:
@@ -97,7 +100,7 @@ class Engine:
 
     def settle(self) -> None:
         """Ends engine processes that a dead client left, gracefully first, and removes locks that nobody holds."""
-        left = stop_orphans(self._record.ledger)
+        left = stop_orphans(self._record)
         if left:
             raise EngineError(f"an engine process of an earlier command does not end (pid {left[0].pid})")
         for lock in self.state().locks:
@@ -111,14 +114,23 @@ class Engine:
                 )
 
     def forget(self) -> None:
-        """Removes the state folder when nothing is in it any more; keeps it otherwise."""
+        """Removes state, passphrase and the CLI's own logs when nothing is in the state; keeps them otherwise."""
         if self.state().empty:
             shutil.rmtree(backend_folder(self._record), ignore_errors=True)
+            shutil.rmtree(self._pulumi_home, ignore_errors=True)  # plugins are a link, which is not followed
             (self._record.engine_dir / "passphrase").unlink(missing_ok=True)
 
+    @property
+    def _pulumi_home(self) -> Path:
+        """PULUMI_HOME of this run alone: the CLI keeps logs there. Only the plugins are shared between runs."""
+        return self._record.engine_dir / "pulumi"
+
     def _prepare(self) -> None:
-        for folder in (backend_folder(self._record), self._record.engine_dir / "logs"):
+        plugins = self._record.home.plugins
+        for folder in (backend_folder(self._record), self._record.engine_dir / "logs", self._pulumi_home, plugins):
             folder.mkdir(parents=True, exist_ok=True)
+        if not (self._pulumi_home / "plugins").is_symlink():
+            (self._pulumi_home / "plugins").symlink_to(plugins)
         handle = os.open(self._record.engine_dir / "passphrase", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_urlsafe(24))
@@ -134,7 +146,7 @@ class Engine:
         )
         options = auto.LocalWorkspaceOptions(
             work_dir=str(self._record.engine_dir),
-            pulumi_home=str(self._record.home.pulumi_home),
+            pulumi_home=str(self._pulumi_home),
             pulumi_command=command,
             project_settings=auto.ProjectSettings(PROJECT, "python"),
             env_vars=self._env(),
@@ -190,14 +202,21 @@ def clean_message(message: str) -> str:
     return " ".join(line for line in lines if line not in generic)[:600]
 
 
-def stop_orphans(ledger: Ledger, grace_s: float = 90.0) -> list[ProcessMark]:
-    """Ends engine processes in the ledger whose client died; SIGINT first, so that they finish their step and unlock.
+def stop_orphans(record: RunRecord, grace_s: float = 90.0) -> list[ProcessMark]:
+    """Ends engine processes whose client died; SIGINT first, so that they finish their step, write state and unlock.
 
-    Those that still live after SIGKILL are returned.
+    Found in the ledger, and by the mark for one whose client died before it wrote the line. Those that still live after
+    SIGKILL are returned.
     """
-    told: Iterable[Any] = (e.detail.get("process") for e in ledger.entries() if e.act == "engine.process")
-    living = [m for m in map(ProcessMark.from_dict, told) if m and m.alive()]
-    for mark in living:
-        mark.signal(signal.SIGINT)
+    told = (e.detail.get("process") for e in record.ledger.entries() if e.act == "engine.process")
+    marks = {m for m in map(ProcessMark.from_dict, told) if m}
+    marks |= {m for m in map(ProcessMark.of, _unrecorded(record.run_id)) if m}
+    living = [m for m in marks if m.signal(signal.SIGINT)]
     wait_until(lambda: not any(m.alive() for m in living), grace_s if living else 0)
     return stop_all([m for m in living if m.alive()], grace_s=2)
+
+
+def _unrecorded(run_id: str) -> Iterator[int]:
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] == "pulumi" and carries_mark(process.pid, run_id):
+            yield process.pid

@@ -177,7 +177,8 @@ def find_go() -> tuple[Path | None, str]:
     found = shutil.which("go")
     if found is None:
         return None, "no Go on PATH"
-    env = {**os.environ, "GOTOOLCHAIN": "local"}
+    # Nowhere to write its telemetry counters to: looking leaves nothing.
+    env = {**os.environ, "GOTOOLCHAIN": "local", "XDG_CONFIG_HOME": os.devnull}
     try:
         done = subprocess.run(
             [found, "version"], cwd="/", env=env, capture_output=True, text=True, timeout=20, check=False

@@ -1,8 +1,8 @@
 """Running the Pulumi CLI so that nothing that happens to us can hurt the state or leave a lock.
 
-The SDK's own way ties the CLI to our pipes and our terminal: at Ctrl-C, SIGTERM or SIGKILL of the parent the CLI dies of
-SIGPIPE at its next line, before it unlocks (pulumi#9103). Here it has a session of its own and writes to files; a request
-to stop reaches it as one SIGINT, at which it finishes the steps in flight, writes its state and unlocks.
+The SDK's own way ties the CLI to our pipes and our terminal: at Ctrl-C, SIGTERM or SIGKILL of the parent the CLI dies
+of SIGPIPE at its next line, before it unlocks (pulumi#9103). Here it has a session of its own and writes to files; a
+request to stop reaches it as one SIGINT, at which it finishes the steps in flight, writes its state and unlocks.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class DetachedPulumiCommand(PulumiCommand):
         on_output: Callable[[str], object] | None = None,
         on_error: Callable[[str], object] | None = None,
     ) -> CommandResult:
-        """Runs one CLI command to its end. Raises CommandError as the SDK does, EngineError when the deadline passes."""
+        """Runs one CLI command to its end. Raises CommandError as the SDK does, EngineError at the deadline."""
         verb = next((a for a in args if not a.startswith("-")), "pulumi")
         if "--non-interactive" not in args:
             args.insert(0, "--non-interactive")

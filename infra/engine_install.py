@@ -1,7 +1,7 @@
 """Finds the Pulumi CLI of exactly the SDK's version, or installs one into `<dhctl home>/engine/v<VERSION>`.
 
-`$DHCTL_ENGINE` names the one to use; else it is `pulumi` on PATH, then dhctl's own. Installed by the first of these ways
-that can work here: the vendor's installer, a build from Go modules with the user's Go, the same with PyPI's Go.
+`$DHCTL_ENGINE` names the one to use; else it is `pulumi` on PATH, then dhctl's own. Installed by the first of these
+ways that can work here: the vendor's installer, a build from Go modules with the user's Go, the same with PyPI's Go.
 Light to import: nothing of Pulumi is imported, its version is read from the installed distribution's metadata.
 """
 

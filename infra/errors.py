@@ -1,19 +1,19 @@
 """Errors a user can meet, each one a sentence with its next step, and the exit codes of every verb.
 
-    DhctlError                      exit code
-    |- UsageError                   2   the spec file or the command line is wrong; nothing was touched
-    |  |- SpecError                     a key, value or unit in the spec
-    |  `- UnknownRunError               no run of that id or name
-    |- RefusedError                 1   the request is well formed, but this place cannot serve it now
-    |  |- AdmissionError                one or more checks before the first write failed
-    |  |- EngineError                   the Pulumi CLI is missing, of another version, or failed
-    |  |- StateFolderError              dhctl's own folder cannot be used
-    |  |- RunBusyError                  another dhctl works on this run
-    |  |- NotUpError                    the verb needs a cluster that is up
-    |  `- ClusterError                  the cluster did not come up, or is open to strangers
-    |- JobFailedError               4   the job failed, hung, or was stopped
-    |- LeftoverError                5   something of the run is left, or could not be looked for
-    `- InterruptedRunError        130   Ctrl-C or SIGTERM, and all was taken down
+DhctlError                      exit code
+|- UsageError                   2   the spec file or the command line is wrong; nothing was touched
+|  |- SpecError                     a key, value or unit in the spec
+|  `- UnknownRunError               no run of that id or name
+|- RefusedError                 1   the request is well formed, but this place cannot serve it now
+|  |- AdmissionError                one or more checks before the first write failed
+|  |- EngineError                   the Pulumi CLI is missing, of another version, or failed
+|  |- StateFolderError              dhctl's own folder cannot be used
+|  |- RunBusyError                  another dhctl works on this run
+|  |- NotUpError                    the verb needs a cluster that is up
+|  `- ClusterError                  the cluster did not come up, or is open to strangers
+|- JobFailedError               4   the job failed, hung, or was stopped
+|- LeftoverError                5   something of the run is left, or could not be looked for
+`- InterruptedRunError        130   Ctrl-C or SIGTERM, and all was taken down
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """dhctl's own folder: run records, Pulumi's state, the engine. Format 1.
 
-    <home>/format            {"format": 1}
-    <home>/runs/<run id>/    one record a run, kept after the run (record.py)
-    <home>/pulumi/           PULUMI_HOME
-    <home>/engine/           the Pulumi CLI, where dhctl installed it
+<home>/format            {"format": 1}
+<home>/runs/<run id>/    one record a run, kept after the run (record.py)
+<home>/plugins/          provider plugins of Pulumi, shared by all runs
+<home>/engine/           the Pulumi CLI, where dhctl installed it
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Home:
         return self.root / "runs"
 
     @property
-    def pulumi_home(self) -> Path:
-        """Pulumi's own folder (plugins, workspaces)."""
-        return self.root / "pulumi"
+    def plugins(self) -> Path:
+        """Pulumi's provider plugins."""
+        return self.root / "plugins"
 
     def check_format(self) -> None:
         """Raises StateFolderError when a newer dhctl wrote this folder. Writes nothing."""
@@ -65,7 +65,7 @@ class Home:
         """Makes the folder where it is missing. Raises StateFolderError when it cannot be used."""
         self.check_format()
         with storage_errors(self.root):
-            for folder in (self.root, self.runs, self.pulumi_home):
+            for folder in (self.root, self.runs):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not (self.root / "format").exists():
                 (self.root / "format").write_text(json.dumps({"format": FORMAT}) + "\n")

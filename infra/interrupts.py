@@ -24,8 +24,10 @@ class StopNow(BaseException):
 class Interrupts:
     """Counts the requests to stop. Used in the main thread, around a whole verb."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[str], None] = lambda sentence: None) -> None:
+        """`told` gets a sentence for the user when the first request comes."""
         self.reason: str | None = None
+        self._told = told
         self.subject: str | None = None
         """The run at stake, for the sentence after a stop in the middle."""
         self._forward: list[Callable[[], Any]] = []
@@ -43,11 +45,8 @@ class Interrupts:
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.reason is not None:
             raise StopNow(signal.Signals(signum).name, self.subject)
-        self.ask(signal.Signals(signum).name)
-
-    def ask(self, reason: str) -> None:
-        """Asks to stop in good order, as the first signal does."""
-        self.reason = reason
+        self.reason = signal.Signals(signum).name
+        self._told(f"{self.reason}: finishing this step, then stopping in good order; once more stops at once")
         for forward in list(self._forward):
             forward()
 

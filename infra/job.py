@@ -14,7 +14,8 @@ from typing import Any
 
 from dhctl.infra import bundle
 from dhctl.infra.errors import ClusterError, JobFailedError, NotUpError
-from dhctl.infra.events import Noted, Report
+from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report
+from dhctl.infra.home import storage_errors
 from dhctl.infra.interrupts import Interrupts
 from dhctl.infra.job_journal import JobJournal
 from dhctl.infra.job_stream import LogStream
@@ -54,9 +55,13 @@ class JobOutcome:
         if self.succeeded:
             return
         log = record.job_dir(self.number) / "driver.log"
+        if self.status == "STOPPED" and datetime.now(UTC) >= record.expires_at:
+            raise JobFailedError("the lease ended before the job was done and it was stopped", f"raise lease; {log}")
         if self.exit_code == TIMED_OUT:
             limit = record.spec.job.timeout.total_seconds()
-            raise JobFailedError(f"the job was not done after {limit:.0f} s and was stopped", f"raise job.timeout; {log}")
+            raise JobFailedError(
+                f"the job was not done after {limit:.0f} s and was stopped", f"raise job.timeout; {log}"
+            )
         code = f"exit code {self.exit_code}" if self.exit_code is not None else self.message
         raise JobFailedError(f"the job ended as {self.status} ({code})", f"its log is {log}")
 
@@ -65,7 +70,8 @@ def jobs_client(connection: Connection) -> Any:
     """Ray's client for the Jobs API. Raises ClusterError when Ray does not answer."""
     from ray.job_submission import JobSubmissionClient  # a second of imports, for the few verbs that need it
 
-    logging.getLogger("ray").setLevel(logging.WARNING)  # what it uploads and closes is not the user's concern
+    for chatty in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)  # uploads and closings concern nobody
     try:
         return JobSubmissionClient(connection.dashboard_url, headers=connection.headers)
     except (ConnectionError, RuntimeError) as error:
@@ -84,11 +90,15 @@ def train(record: RunRecord, target: Target, report: Report, interrupts: Interru
         raise NotUpError(f"{record.run_id} is not up but {state.value}", "start a run with `dhctl up`")
     number = record.last_job() + 1
     with ExitStack() as stack:
+        stack.enter_context(storage_errors(record.folder))
         connection = stack.enter_context(target.connect(record))
         sent = bundle.stage(record, number, target.job_environment(record))
+        report(PhaseStarted("job", record.spec.job.name or record.spec.job.entrypoint or ""))
         stack.enter_context(NodeWatch(connection, report))
         journal = stack.enter_context(JobJournal(record.job_dir(number), report))
-        return _Submission(record, connection, report, interrupts, number).run(sent, journal)
+        outcome = _Submission(record, connection, report, interrupts, number).run(sent, journal)
+    report(PhaseDone("job", outcome.seconds, outcome.status))
+    return outcome
 
 
 class _Submission:
@@ -109,11 +119,20 @@ class _Submission:
             self._follow(journal)
             outcome = self._outcome(journal)
         except BaseException as error:
-            self._record.ledger.write("job", "failed", number=self._number, reason=f"{type(error).__name__}: {error}")
+            self._record.ledger.note("job", "failed", number=self._number, reason=f"{type(error).__name__}: {error}")
+            if isinstance(error, Exception):
+                self._require_living_run(error)
             raise
         self._record.ledger.done("job", number=self._number, status=outcome.status, exit_code=outcome.exit_code)
         save_outcome(self._record, outcome)
         return outcome
+
+    def _require_living_run(self, error: Exception) -> None:
+        """What breaks because the run ends is told as that."""
+        if datetime.now(UTC) >= self._record.expires_at:
+            raise JobFailedError("the lease ended before the job was done", "raise lease") from error
+        if self._record.state() in (RunState.STOPPING, RunState.CLEAN, RunState.LEFTOVERS):
+            raise JobFailedError(f"{self._record.run_id} was taken down by another dhctl") from error
 
     def _submit(self, sent: bundle.JobBundle) -> None:
         try:
@@ -181,7 +200,7 @@ def stop_running(record: RunRecord, target: Target, report: Report) -> None:
             report(Noted("stopping the job"))
             stop_job(jobs_client(connection), submitted.detail["submission"])
     except (NotUpError, ClusterError, RuntimeError, OSError) as error:
-        record.ledger.write("job.stop", "note", unreachable=f"{type(error).__name__}"[:200])
+        record.ledger.note("job.stop", "note", unreachable=f"{type(error).__name__}"[:200])
 
 
 def save_outcome(record: RunRecord, outcome: JobOutcome) -> None:

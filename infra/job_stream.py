@@ -18,7 +18,7 @@ FIRST_OUTPUT_S = 30.0
 
 
 class LogStream:
-    """Follows one job in a thread of its own. After a broken connection it starts anew and passes over what was seen."""
+    """Follows a job in a thread of its own. After a broken connection it begins anew and passes over what was seen."""
 
     def __init__(self, client: Any, submission_id: str) -> None:
         """`client` is Ray's JobSubmissionClient."""
@@ -35,7 +35,7 @@ class LogStream:
                 seen = asyncio.run(self._follow_once(seen))
                 self._failure = None
                 break
-            except Exception as error:  # kept for the reader, who decides
+            except Exception as error:  # noqa: BLE001 - kept for the reader, who decides
                 self._failure = error
                 if attempt < RECONNECTS:
                     time.sleep(RECONNECT_S)

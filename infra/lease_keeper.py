@@ -2,8 +2,8 @@
 
     python -I -S lease_keeper.py --until EPOCH_S --record FOLDER --log FILE -- COMMAND...
 
-COMMAND is `dhctl down RUN`; it is tried again until the receipt in FOLDER is clean. The keeper leaves when the record is
-gone or its receipt is clean.
+COMMAND is `dhctl down RUN`; it is tried again until the receipt in FOLDER is clean. The keeper leaves when the record
+is gone or its receipt is clean.
 """
 
 from __future__ import annotations

@@ -94,6 +94,25 @@ class Ledger:
             raise
         self.done(act, **{**detail, **outcome})
 
+    def note(self, act: str, phase: Phase = "note", /, **detail: Any) -> bool:
+        """As `write`, but a journal that cannot be written (a full disk) is no error; whether it was written."""
+        try:
+            self.write(act, phase, **detail)
+        except OSError:
+            return False
+        return True
+
+    @contextmanager
+    def ending(self, act: str, /, **detail: Any) -> Iterator[None]:
+        """As `act`, for what ends something: a journal that cannot be written must not keep it alive."""
+        self.note(act, "intent", **detail)
+        try:
+            yield
+        except BaseException as error:
+            self.note(act, "failed", reason=f"{type(error).__name__}: {error}"[:2000], **detail)
+            raise
+        self.note(act, "done", **detail)
+
     def entries(self) -> list[Entry]:
         """All whole lines, oldest first; torn ones are left out."""
         try:

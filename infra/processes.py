@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
+
+import psutil
+
+from dhctl.infra.mark import RUN_ENV
 
 
 def wait_until(done: Callable[[], bool], seconds: float, every_s: float = 0.05) -> bool:
@@ -33,6 +37,33 @@ def start_ticks(pid: int) -> int | None:
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def carries_mark(pid: int, run_id: str) -> bool:
+    """Whether a process has the run's mark in its environment. False for another user's: it cannot be ours."""
+    try:
+        return f"{RUN_ENV}={run_id}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A TCP socket that listens on this machine; `pid` is None where the owner cannot be seen."""
+
+    address: str
+    port: int
+    pid: int | None
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+def listeners() -> Iterator[Listener]:
+    """All of them. Raises psutil.Error where sockets cannot be listed."""
+    for found in psutil.net_connections(kind="tcp"):
+        if found.status == psutil.CONN_LISTEN and found.laddr:
+            yield Listener(found.laddr.ip, found.laddr.port, found.pid)
 
 
 @dataclass(frozen=True)

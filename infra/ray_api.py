@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import requests
 
 from dhctl.infra.errors import ClusterError
+
+KNOCK_S = 45.0
+"""How long a door may take to answer a stranger: a raylet on a busy machine takes its time at first."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ def dashboard_answers(connection: Connection, timeout_s: float = 2.0) -> bool:
         answer = requests.get(f"{connection.dashboard_url}/api/version", headers=connection.headers, timeout=timeout_s)
     except requests.RequestException:
         return False
-    return answer.status_code == requests.codes.ok
+    return bool(answer.ok)
 
 
 def alive_nodes(connection: Connection, timeout_s: float = 5.0) -> dict[str, str]:
@@ -67,11 +71,13 @@ class Probe:
 
 def probe_refusal(connection: Connection) -> list[Probe]:
     """Knocks at the Jobs API, the GCS and a raylet without a token and with a wrong one."""
-    return [
-        _probe_jobs_api(connection),
-        _probe_grpc("GCS", connection.gcs_address, "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"),
-        _probe_grpc("raylet", connection.raylet_address, "/ray.rpc.NodeManagerService/GetNodeStats"),
-    ]
+    with ThreadPoolExecutor(max_workers=3) as doors:
+        tries = [
+            doors.submit(_probe_jobs_api, connection),
+            doors.submit(_probe_grpc, "GCS", connection.gcs_address, "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"),
+            doors.submit(_probe_grpc, "raylet", connection.raylet_address, "/ray.rpc.NodeManagerService/GetNodeStats"),
+        ]
+        return [tried.result() for tried in tries]
 
 
 def require_refusal(connection: Connection) -> list[Probe]:
@@ -88,7 +94,7 @@ def _probe_jobs_api(connection: Connection) -> Probe:
     answers = []
     for headers in ({}, {"Authorization": "Bearer " + "0" * 64}):
         try:
-            answer = requests.get(f"{connection.dashboard_url}/api/jobs/", headers=headers, timeout=10)
+            answer = requests.get(f"{connection.dashboard_url}/api/jobs/", headers=headers, timeout=KNOCK_S)
             answers.append(str(answer.status_code))
         except requests.RequestException as error:
             answers.append(type(error).__name__)
@@ -99,14 +105,14 @@ def _probe_grpc(door: str, address: str, method: str) -> Probe:
     """An empty message is valid for any method, so no Ray protocol classes are needed."""
     import grpc  # heavy, and only needed here
 
-    def knock(metadata: list[tuple[str, str]]) -> str:
+    def knock(*metadata: tuple[str, str]) -> str:
         with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-            call = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
             try:
-                call(b"", metadata=metadata, timeout=10, wait_for_ready=True)
+                call(b"", metadata=metadata, timeout=KNOCK_S, wait_for_ready=True)
             except grpc.RpcError as error:
                 return str(error.code().name)
         return "OK"
 
-    answers = knock([]), knock([("authorization", "Bearer " + "0" * 64)])
+    answers = knock(), knock(("authorization", "Bearer " + "0" * 64))
     return Probe(door, *answers, refused=all(a == "UNAUTHENTICATED" for a in answers))

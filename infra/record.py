@@ -1,10 +1,10 @@
 """A run's record: everything dhctl knows of a run, in one folder that stays after the run.
 
-    spec.json       the spec as admitted            jobs/<n>/bundle/     the code that was sent
-    ledger.jsonl    the journal                     jobs/<n>/driver.log  what the job printed
-    engine/         Pulumi's work_dir, logs         jobs/<n>/metrics.jsonl, jobs/<n>/result.json
-    receipt.json    what was left: nothing          output/              checkpoints, where the spec names no output
-    logs/           logs of the cluster             lock                 held while somebody changes the run
+spec.json       the spec as admitted            jobs/<n>/bundle/     the code that was sent
+ledger.jsonl    the journal                     jobs/<n>/driver.log  what the job printed
+engine/         Pulumi's work_dir, logs         jobs/<n>/metrics.jsonl, jobs/<n>/result.json
+receipt.json    what was left: nothing          output/              checkpoints, where the spec names no output
+logs/           logs of the cluster             lock                 held while somebody changes the run
 """
 
 from __future__ import annotations
@@ -154,6 +154,8 @@ def fold_state(entries: list[Entry]) -> RunState:
                 return RunState.UP
             case "up", "failed":
                 return RunState.FAILED
+            case _:
+                continue
     return RunState.STARTING
 
 

@@ -37,7 +37,7 @@ def run(spec: RunSpec, tools: Tools) -> RunEnd:
     try:
         outcome = train(record, tools.target, tools.report, tools.interrupts)
         outcome.require_success(record)
-    except Exception as error:  # told after the teardown, which comes first
+    except Exception as error:  # noqa: BLE001 - told after the teardown, which comes first
         failure, reason = error, _why(error)
     receipt = take_down(record, tools.target, tools.engine_of, tools.report, reason)
     return RunEnd(record, outcome, receipt, failure)

@@ -79,7 +79,7 @@ class Job(Frozen):
         if "working_dir" in value:
             raise ValueError("working_dir is set by dhctl from job.folder; use folder instead")
         if not isinstance(value.get("env_vars", {}), dict):
-            raise ValueError("env_vars must be a mapping of names to texts")
+            raise ValueError("env_vars must be a mapping of names to texts")  # noqa: TRY004 - what Pydantic turns into a sentence
         return value
 
     @field_validator("entrypoint")

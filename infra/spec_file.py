@@ -21,7 +21,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable):
                 if key in seen:
                     raise yaml.MarkedYAMLError(problem=f"key '{key}' is given twice", problem_mark=key_node.start_mark)
@@ -88,7 +88,9 @@ def _sentence(error: ErrorDetails) -> str:
         case "enum":
             return f"{key}: {error['input']!r} is not known; choose {context.get('expected')}"
         case "string_pattern_mismatch":
-            return f"{key}: {error['input']!r} does not fit; use small letters, digits and dashes, at most 40 characters"
+            return (
+                f"{key}: {error['input']!r} does not fit; use small letters, digits and dashes, at most 40 characters"
+            )
         case "value_error":
             return (f"{key}: " if key else "") + str(context.get("error", error["msg"]))
         case _:

@@ -58,7 +58,7 @@ class Target(Protocol):
         """Environment that a job's driver needs on this target, Ray's address among it. No secrets."""
 
     def release_workers(self, record: RunRecord, report: Report) -> None:
-        """Stops the autoscaler, then all workers, so that nothing new starts and nothing hangs on what Pulumi deletes."""
+        """Stops the autoscaler, then all workers, so that nothing new starts or hangs on what Pulumi deletes."""
 
     def collect(self, record: RunRecord) -> None:
         """Copies the cluster's logs into the record, before they go."""

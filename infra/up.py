@@ -12,7 +12,7 @@ from dhctl.infra.down import TakeDown
 from dhctl.infra.engine import Engine
 from dhctl.infra.errors import ClusterError
 from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report
-from dhctl.infra.home import Home
+from dhctl.infra.home import Home, storage_errors
 from dhctl.infra.interrupts import Interrupts, StopNow
 from dhctl.infra.processes import ProcessMark, wait_until
 from dhctl.infra.ray_api import alive_nodes, require_refusal
@@ -42,7 +42,8 @@ def bring_up(spec: RunSpec, tools: Tools) -> RunRecord:
     tools.interrupts.subject = record.run_id
     with record.lock(0, "bring it up"):
         try:
-            _make(record, tools)
+            with storage_errors(record.folder):
+                _make(record, tools)
         except StopNow:
             raise
         except BaseException as error:

@@ -18,7 +18,7 @@ from dhctl.infra.errors import ClusterError
 from dhctl.infra.ledger import Ledger
 from dhctl.infra.local import nodes
 from dhctl.infra.local.nodes import ClusterSettings, NodeRecord
-from dhctl.infra.processes import ProcessMark, stop_all
+from dhctl.infra.processes import ProcessMark, listeners, stop_all
 from dhctl.infra.ray_api import Connection, dashboard_answers
 
 HEAD_KIND, WORKER_KIND = "head", "worker"
@@ -71,7 +71,7 @@ def start_head(settings: ClusterSettings) -> Head:
             break
         stop_all([process], nodes.GRACE_S + 2)
         nodes.kill_tree(process)
-        ledger.write("head.start", "failed", node=head.node_id, attempt=attempt)
+        ledger.note("head.start", "failed", node=head.node_id, attempt=attempt)
         if attempt == START_TRIES:
             raise ClusterError("Ray's head did not come up", f"its log ends: {_tail(settings, head.node_id)}")
     _start_autoscaler(settings, head, ledger)
@@ -116,19 +116,26 @@ def require_free(port: int) -> None:
 
 
 def _holder(port: int) -> str:
-    for found in psutil.net_connections(kind="tcp"):
-        if found.status == psutil.CONN_LISTEN and found.laddr.port == port and found.pid:
+    for found in listeners():
+        if found.port == port and found.pid:
             return f" by {psutil.Process(found.pid).name()} (pid {found.pid})"
     return ""
 
 
 def _wait_for_answer(head: Head, process: ProcessMark, token: str) -> bool:
+    """The dashboard may answer before the raylet, and a raylet on a busy machine may still die of waiting."""
     connection, end = head.connection(token), time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end and process.alive():
-        if dashboard_answers(connection):
+        if dashboard_answers(connection) and _accepts(head.address, head.ports["raylet"]):
             return True
         time.sleep(0.1)
     return False
+
+
+def _accepts(address: str, port: int) -> bool:
+    with socket.socket() as caller:
+        caller.settimeout(1)
+        return caller.connect_ex((address, port)) == 0
 
 
 def _tail(settings: ClusterSettings, node_id: str, lines: int = 8) -> str:
@@ -139,11 +146,11 @@ def _tail(settings: ClusterSettings, node_id: str, lines: int = 8) -> str:
 def _start_autoscaler(settings: ClusterSettings, head: Head, ledger: Ledger) -> None:
     """Outside `ray start`, because there a dead autoscaler takes the head along; its supervisor starts it again."""
     config = settings.folder.path / "autoscaling.json"
-    config.write_text(json.dumps(autoscaling_config(settings, head)))
+    session = (settings.folder.ray_temp(head.node_id) / "session_latest").resolve()
+    config.write_text(json.dumps(autoscaling_config(settings, head, session.name)))
     node_id = "autoscaler"
     env = nodes.node_environment(settings, head.node_id, HEAD_KIND)
     env |= {"AUTOSCALER_METRIC_PORT": str(head.ports["autoscaler_metrics"])}
-    session = (settings.folder.ray_temp(head.node_id) / "session_latest").resolve()
     command = [sys.executable, "-u", "-m", "ray.autoscaler.v2.monitor", "--monitor-ip", head.address]
     command += ["--gcs-address", f"{head.address}:{head.ports['gcs']}", "--logs-dir", str(session / "logs")]
     command += ["--autoscaling-config", str(config)]
@@ -160,7 +167,7 @@ def stop_autoscaler(settings: ClusterSettings) -> None:
         return
     process = ProcessMark.from_dict(json.loads(path.read_text()))
     if process:
-        with Ledger(settings.ledger_path).act("autoscaler.stop"):
+        with Ledger(settings.ledger_path).ending("autoscaler.stop"):
             stop_all([process], grace_s=3)
             nodes.kill_tree(process)
     path.unlink()
@@ -181,8 +188,21 @@ def head_alive(settings: ClusterSettings) -> bool:
     return any(r.process.alive() for r in records if r.tags["ray-node-type"] == "head")
 
 
-def autoscaling_config(settings: ClusterSettings, head: Head) -> dict[str, Any]:
-    """Ray's cluster configuration. For `type: external` every key must be there, or the autoscaler ends with KeyError."""
+_EMPTY_LISTS = (
+    "cluster_synced_files",
+    "rsync_exclude",
+    "rsync_filter",
+    "initialization_commands",
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+)
+
+
+def autoscaling_config(settings: ClusterSettings, head: Head, session: str) -> dict[str, Any]:
+    """Ray's cluster configuration. With `type: external` each key must be there, or the autoscaler ends in KeyError."""
     object_store = min(max(settings.worker_memory_bytes // 4, 80 * 2**20), 2 * 2**30)
     resources = {
         "CPU": settings.worker_cpus,
@@ -191,8 +211,6 @@ def autoscaling_config(settings: ClusterSettings, head: Head) -> dict[str, Any]:
         "object_store_memory": object_store,
     }
     worker = {"resources": resources, "node_config": {}, "min_workers": settings.min_workers}
-    lists = ("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands", "setup_commands")
-    lists += ("head_setup_commands", "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands")
     return {
         "cluster_name": settings.run_id,
         "max_workers": NEVER_REACHED,
@@ -203,6 +221,7 @@ def autoscaling_config(settings: ClusterSettings, head: Head) -> dict[str, Any]:
             "module": PROVIDER,
             "settings": str(settings.folder.settings),
             "gcs_address": f"{head.address}:{head.ports['gcs']}",
+            "session": session,
             "disable_node_updaters": True,  # else Ray tries to install itself over SSH
             "disable_launch_config_check": True,
         },
@@ -212,6 +231,6 @@ def autoscaling_config(settings: ClusterSettings, head: Head) -> dict[str, Any]:
             WORKER_KIND: {**worker, "max_workers": NEVER_REACHED},
         },
         **{key: {} for key in ("auth", "docker", "file_mounts")},
-        **{key: [] for key in lists},
+        **{key: [] for key in _EMPTY_LISTS},
         "file_mounts_sync_continuously": False,
     }

@@ -13,8 +13,7 @@ from dhctl.infra.local import supervisor
 from dhctl.infra.local.head import subnet_of
 from dhctl.infra.local.layout import RunFolder
 from dhctl.infra.local.nodes import kill_tree, supervisors
-from dhctl.infra.mark import RUN_ENV
-from dhctl.infra.processes import ProcessMark, stop_all
+from dhctl.infra.processes import ProcessMark, carries_mark, listeners, stop_all
 from dhctl.infra.receipt import Check, Leftover
 
 RAY_TITLES = ("ray::", "raylet", "gcs_server", "dashboard")
@@ -30,7 +29,7 @@ def owned_processes(folder: RunFolder, ledger: Ledger) -> list[ProcessMark]:
     roots = {pid for pid, _ in supervisors(folder.run_id)}
     roots |= {m.pid for m in recorded_processes(ledger) if m.alive()}
     for pid in psutil.pids():
-        if _carries_mark(pid, folder.run_id) or _is_ray_below(pid, folder.path):
+        if carries_mark(pid, folder.run_id) or _is_ray_below(pid, folder.path):
             roots.add(pid)
     found = set(roots)
     for root in roots:
@@ -48,27 +47,20 @@ def recorded_processes(ledger: Ledger) -> Iterator[ProcessMark]:
                 yield mark
 
 
-def _carries_mark(pid: int, run_id: str) -> bool:
-    try:
-        return f"{RUN_ENV}={run_id}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return False  # gone, or another user's: then it cannot be ours
-
-
 def _is_ray_below(pid: int, folder: Path) -> bool:
     try:
         title = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
         if not Path(title.split("\0")[0].split(" ")[0]).name.startswith(RAY_TITLES):
             return False
-        links = [f"/proc/{pid}/cwd", *(f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))]
+        links = [Path(f"/proc/{pid}/cwd"), *Path(f"/proc/{pid}/fd").iterdir()]
         return any(_link(link).startswith(f"{folder}/") for link in links)
     except OSError:
         return False
 
 
-def _link(path: str) -> str:
+def _link(path: Path) -> str:
     try:
-        return os.readlink(path)
+        return str(path.readlink())
     except OSError:
         return ""  # closed while we looked
 
@@ -77,12 +69,12 @@ def sweep(folder: RunFolder, ledger: Ledger) -> None:
     """Ends the run's processes and removes its folder. Does nothing where nothing is left."""
     living = owned_processes(folder, ledger)
     if living:
-        with ledger.act("sweep.processes", pids=[m.pid for m in living]):
+        with ledger.ending("sweep.processes", pids=[m.pid for m in living]):
             stop_all(living, grace_s=3)
             for mark in recorded_processes(ledger):
                 kill_tree(mark)
     if folder.path.exists():
-        with ledger.act("sweep.folder", path=str(folder.path)):
+        with ledger.ending("sweep.folder", path=str(folder.path)):
             folder.remove()
 
 
@@ -110,16 +102,15 @@ def _look_ports(folder: RunFolder, ledger: Ledger) -> Check:
     owned = {m.pid for m in owned_processes(folder, ledger)}
     subnet, found, hidden = subnet_of(folder.run_id), [], []
     try:
-        listening = [c for c in psutil.net_connections(kind="tcp") if c.status == psutil.CONN_LISTEN]
+        listening = list(listeners())
     except psutil.Error as error:
         return Check("listening ports", _ports_text(ports, subnet), (), f"sockets cannot be listed ({error})")
-    for connection in listening:
-        on_subnet = connection.laddr.ip.startswith(subnet)
-        if on_subnet and connection.pid is None:
-            hidden.append(f"{connection.laddr.ip}:{connection.laddr.port} has no visible owner")
-        elif connection.pid in owned and (on_subnet or connection.laddr.port in ports):
-            name = f"{connection.laddr.ip}:{connection.laddr.port}"
-            found.append(Leftover("listening port", name, f"kill -9 {connection.pid}"))
+    for socket in listening:
+        on_subnet = socket.address.startswith(subnet)
+        if on_subnet and socket.pid is None:
+            hidden.append(f"{socket} has no visible owner")
+        elif socket.pid in owned and (on_subnet or socket.port in ports):
+            found.append(Leftover("listening port", str(socket), f"kill -9 {socket.pid}"))
     return Check("listening ports", _ports_text(ports, subnet), tuple(found), "; ".join(hidden))
 
 

@@ -1,8 +1,8 @@
 """The run folder of a local cluster: where its parts lie, who made it, and removing exactly it.
 
-    <scratch>/<run id>/mark.json     whose it is       tmp/<n>/     Ray's temp-dir of each node
-                       token         0600              nodes/       one record a node
-                       settings.json, autoscaling.json logs/        what supervisors and autoscaler print
+<scratch>/<run id>/mark.json     whose it is       tmp/<n>/     Ray's temp-dir of each node
+                   token         0600              nodes/       one record a node
+                   settings.json, autoscaling.json logs/        what supervisors and autoscaler print
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ class RunFolder:
             folder.mkdir()
 
     def is_ours(self) -> bool:
-        """Whether the folder is there and proves to be this run's: our user's, of this name, with this mark or empty."""
+        """Whether the folder is there and proves to be this run's: our user's, with its mark, or still empty."""
         if not self.path.is_dir() or self.path.is_symlink() or self.path.stat().st_uid != os.getuid():
             return False
         try:
-            marked = json.loads((self.path / "mark.json").read_text()).get("run") == self.run_id
+            marked = json.loads((self.path / "mark.json").read_text())
         except (OSError, ValueError):
             return not any(p.name != "mark.json" for p in self.path.iterdir())  # killed before it was marked
-        return marked
+        return bool(marked == {"run": self.run_id})
 
     def remove(self) -> None:
         """Deletes the folder if it proves to be ours; the root too when it is empty then and was our default."""

@@ -1,7 +1,7 @@
 """Ray's autoscaler adds and removes local workers through this class (autoscaler v2 wraps it, v1 would use it as is).
 
-Loaded inside the autoscaler process by its dotted name. Every node is recorded on disk before Ray hears of it, so that an
-autoscaler that was restarted adopts what it finds. The limit on workers lies here, not in Ray (head.NEVER_REACHED).
+Loaded inside the autoscaler process by its dotted name. Every node is recorded on disk before Ray hears of it, so that
+an autoscaler that was restarted adopts what it finds. The limit on workers lies here, not in Ray (head.NEVER_REACHED).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ REFUSAL_S = 15.0
 """After a refused start the provider refuses at once for this long: Ray asks again at every interval."""
 
 
-class LocalNodeProvider(NodeProvider):  # type: ignore[misc]  # ray has no types
+class LocalNodeProvider(NodeProvider):
     """Workers as supervised process trees on this machine, each on a loopback address of its own. Thread-safe."""
 
     def __init__(self, provider_config: dict[str, Any], cluster_name: str) -> None:
         super().__init__(provider_config, cluster_name)
         self._settings = ClusterSettings.from_dict(json.loads(Path(provider_config["settings"]).read_text()))
         self._folder, self._ledger = self._settings.folder, Ledger(self._settings.ledger_path)
-        self._gcs_address = provider_config["gcs_address"]
+        self._gcs_address, self._session = provider_config["gcs_address"], provider_config["session"]
         self._lock = threading.RLock()
         self._refuse_until = 0.0
         self._end_strays()
@@ -47,7 +47,7 @@ class LocalNodeProvider(NodeProvider):  # type: ignore[misc]  # ray has no types
         for pid, node_id in nodes.supervisors(self._settings.run_id):
             mark = ProcessMark.of(pid)
             if node_id not in known and mark:
-                self._ledger.write("node.stray", "note", node=node_id)
+                self._ledger.note("node.stray", "note", node=node_id)
                 stop_all([mark], grace_s=nodes.GRACE_S + 2)
 
     def non_terminated_nodes(self, tag_filters: Mapping[str, str]) -> list[str]:
@@ -85,10 +85,10 @@ class LocalNodeProvider(NodeProvider):  # type: ignore[misc]  # ray has no types
                     self._folder
                 )
 
-    def internal_ip(self, node_id: str) -> str | None:
-        """The node's loopback address."""
+    def internal_ip(self, node_id: str) -> str:
+        """The node's loopback address; empty when the node is gone."""
         record = self._record(node_id)
-        return record.address if record else None
+        return record.address if record else ""
 
     external_ip = internal_ip
 
@@ -146,9 +146,9 @@ class LocalNodeProvider(NodeProvider):  # type: ignore[misc]  # ray has no types
         node_id, address = f"w-{secrets.token_hex(4)}", self._free_address(living)
         ports = nodes.free_ports(list(nodes.AGENT_PORTS))
         self._ledger.intent("node.start", node=node_id, address=address, ports=ports)
-        self._folder.ray_temp(node_id).mkdir()
         env = nodes.node_environment(self._settings, node_id, tags[ray_tags.TAG_RAY_USER_NODE_TYPE])
         env |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+        env |= nodes.announce_ports(self._folder.ray_temp(node_id) / self._session, ports)
         command = nodes.ray_command(self._settings, node_id, address, ports)
         command += ["--address", self._gcs_address, *self._size(resources), *_label_options(labels)]
         process = nodes.spawn(self._settings, node_id, command, env)
@@ -182,7 +182,7 @@ class LocalNodeProvider(NodeProvider):  # type: ignore[misc]  # ray has no types
     def _forget(self, records: list[NodeRecord], why: str) -> None:
         if not records:
             return
-        self._ledger.write("node.leave", "note", nodes=[r.node_id for r in records], why=why)
+        self._ledger.note("node.leave", "note", nodes=[r.node_id for r in records], why=why)
         nodes.stop_nodes(records, self._ledger)
         for record in records:
             (self._folder.nodes / f"{record.node_id}.json").unlink(missing_ok=True)

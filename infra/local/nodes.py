@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -59,12 +60,8 @@ class ClusterSettings:
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Self:
         """What `to_dict` wrote; engines may have turned whole numbers into floats."""
-        kinds = {"int": int, "float": float, "str": str}
-        return cls(**{k: v if v is None else kinds.get(_type_of(cls, k), lambda x: x)(v) for k, v in body.items()})
-
-
-def _type_of(cls: type, name: str) -> str:
-    return str(cls.__dataclass_fields__[name].type).removesuffix(" | None")  # type: ignore[attr-defined]
+        whole: dict[str, Any] = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in body.items()}
+        return cls(**whole)
 
 
 @dataclass(frozen=True)
@@ -136,6 +133,27 @@ def ray_command(settings: ClusterSettings, node_id: str, address: str, ports: Ma
     return command
 
 
+PORT_FILES = {
+    "dashboard_agent_listen_port": "dashboard_agent",
+    "metrics_agent_port": "dashboard_agent_grpc",
+    "metrics_export_port": "metrics",
+    "runtime_env_agent_port": "runtime_env_agent",
+}
+"""Files by which a raylet learns its agents' ports. It waits 15 s for them, whatever it was told (ray#65983)."""
+
+
+def announce_ports(session: Path, ports: Mapping[str, int]) -> dict[str, str]:
+    """Writes a joining node's port files ahead of its agents, so that a busy machine does not cost it its life.
+
+    `session` is the node's own session folder. The environment by which the node takes the id that the files name.
+    """
+    ray_id = secrets.token_hex(28)
+    session.mkdir(parents=True)
+    for file, name in PORT_FILES.items():
+        (session / f"{file}_{ray_id}").write_text(str(ports[name]))
+    return {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": ray_id, "RAY_agent_register_timeout_ms": "180000"}
+
+
 def node_environment(settings: ClusterSettings, node_id: str, kind: str) -> dict[str, str]:
     """The user's environment without its own Ray settings, with the mark, the token's file and Ray's node identity."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PULUMI_"))}
@@ -182,11 +200,11 @@ def supervisors(run_id: str) -> Iterator[tuple[int, str]]:
 
 
 def stop_nodes(records: Sequence[NodeRecord], ledger: Ledger) -> None:
-    """Stops nodes side by side and returns when nothing of their process trees lives. Raises TimeoutError if some do."""
+    """Stops nodes side by side; returns when nothing of their process trees lives. Raises TimeoutError if some do."""
     if not records:
         return
     ids = [r.node_id for r in records]
-    with ledger.act("nodes.stop", nodes=ids):
+    with ledger.ending("nodes.stop", nodes=ids):
         stop_all((r.process for r in records), grace_s=GRACE_S + 2)
         for record in records:
             kill_tree(record.process)

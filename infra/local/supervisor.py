@@ -2,7 +2,7 @@
 
     python supervisor.py --run ID --node ID --grace S --until EPOCH_S [--restart] -- COMMAND...
 
-It is the sub-reaper of its tree, so that daemons which fork twice and start sessions of their own still come back to it.
+It is the sub-reaper of its tree, so that daemons which fork twice and start a session still come back to it.
 SIGTERM: stops COMMAND, waits `grace` seconds, then kills every descendant, and exits when the tree is empty.
 SIGKILL of the supervisor: COMMAND dies with it (PDEATHSIG), and `ray start --block` takes its children along.
 `until`: the last defence of the lease; the tree ends then even when nobody else is left to end it.
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 RESTART_PAUSE_S = 2.0
@@ -29,23 +30,21 @@ LIBC = ctypes.CDLL(None)
 def process_table() -> dict[int, tuple[int, int]]:
     """Parent pid and session id of every living process (zombies left out), by pid."""
     table = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
             try:
-                with open(f"/proc/{name}/stat") as stat:
-                    fields = stat.read().rsplit(")", 1)[1].split()
+                fields = (path / "stat").read_text().rsplit(")", 1)[1].split()
             except OSError:
                 continue  # it ended while we looked
             if fields[0] != "Z":
-                table[int(name)] = (int(fields[1]), int(fields[3]))
+                table[int(path.name)] = (int(fields[1]), int(fields[3]))
     return table
 
 
 def is_supervisor(pid: int) -> bool:
     """Whether `pid` is a supervisor of any node of any run."""
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as cmdline:
-            return b"supervisor.py\0--run\0" in cmdline.read()
+        return b"supervisor.py\0--run\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 
@@ -149,7 +148,7 @@ def main() -> int:
         os.setsid()
     supervisor = Supervisor(args.command[1:], args.grace, args.until, args.restart)
 
-    def stop(signum: int, frame: object) -> None:
+    def stop(_signum: int, _frame: object) -> None:
         supervisor.stopping = True
 
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -1,6 +1,6 @@
 """The resources of the local stack: run folder, token, head node. Thin: what they do lies in dhctl.infra.local.
 
-Pulumi pickles these classes by name into the state and runs them in its plugin process, another process than the client.
+Pulumi pickles these classes by name into the state and runs them in its plugin process, which is not the client's.
 Each create writes its intent to the run's ledger before it acts.
 """
 
@@ -37,17 +37,20 @@ class RunFolderProvider(_LocalProvider):
     """The folder in which the living cluster keeps its files."""
 
     def create(self, props: Props) -> CreateResult:
+        """Makes and marks the folder."""
         settings = _settings(props)
         with Ledger(settings.ledger_path).act("folder.create", path=str(settings.folder.path)):
             settings.folder.create()
         return CreateResult(settings.run_id, {**props, "path": str(settings.folder.path)})
 
     def read(self, id_: str, props: Props) -> ReadResult:
+        """Empty id when the folder is gone."""
         return ReadResult(id_ if _settings(props).folder.path.is_dir() else "", props)
 
     def delete(self, _id: str, props: Props) -> None:
+        """Removes the folder if it proves to be ours."""
         settings = _settings(props)
-        with Ledger(settings.ledger_path).act("folder.delete", path=str(settings.folder.path)):
+        with Ledger(settings.ledger_path).ending("folder.delete", path=str(settings.folder.path)):
             settings.folder.remove()
 
 
@@ -55,6 +58,7 @@ class TokenSecretProvider(_LocalProvider):
     """Ray's token: 256 random bits in a file that only the user reads."""
 
     def create(self, props: Props) -> CreateResult:
+        """Draws the token."""
         settings, token = _settings(props), secrets.token_hex(32)
         with Ledger(settings.ledger_path).act("token.create", path=str(settings.folder.token)):
             handle = os.open(settings.folder.token, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -63,9 +67,11 @@ class TokenSecretProvider(_LocalProvider):
         return CreateResult(settings.run_id, {**props, "path": str(settings.folder.token), "token": token})
 
     def read(self, id_: str, props: Props) -> ReadResult:
+        """Empty id when the file is gone."""
         return ReadResult(id_ if _settings(props).folder.token.is_file() else "", props)
 
     def delete(self, _id: str, props: Props) -> None:
+        """Removes the file."""
         _settings(props).folder.token.unlink(missing_ok=True)
 
 
@@ -73,14 +79,17 @@ class HeadNodeProvider(_LocalProvider):
     """Ray's head and the autoscaler beside it."""
 
     def create(self, props: Props) -> CreateResult:
+        """Starts both; see dhctl.infra.local.head."""
         started = head.start_head(_settings(props))
         outputs = {"address": started.address, "ports": dict(started.ports)}
         return CreateResult(started.node_id, {**props, **outputs})
 
     def read(self, id_: str, props: Props) -> ReadResult:
+        """Empty id when the head is dead."""
         return ReadResult(id_ if head.head_alive(_settings(props)) else "", props)
 
     def delete(self, _id: str, props: Props) -> None:
+        """Stops both, and workers that are left."""
         settings = _settings(props)
         if RunFolder.is_ours(settings.folder):
             head.stop_head(settings)

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 from dhctl.infra.errors import ClusterError, NotUpError
 from dhctl.infra.events import Report
@@ -132,7 +131,10 @@ class LocalTarget:
 def _capacity(spec: RunSpec, found: machine.Machine) -> Iterator[Requirement]:
     size = spec.workers
     fix = "lower workers.max or make the workers smaller"
-    for what, need, have in (("CPU cores", size.max * size.cpus, found.cpus), ("GPUs", size.max * size.gpus, found.gpus)):
+    for what, need, have in (
+        ("CPU cores", size.max * size.cpus, found.cpus),
+        ("GPUs", size.max * size.gpus, found.gpus),
+    ):
         problem = f"{size.max} workers need {need} {what} and this machine has {have}; {fix}" if need > have else ""
         yield Requirement(what, str(need), str(have), problem)
     need, have = machine.HEAD_MEMORY_BYTES + size.max * size.memory, found.memory_bytes
@@ -153,7 +155,9 @@ def _scratch(spec: RunSpec, found: machine.Machine) -> Iterator[Requirement]:
         problem = f"{root} is too long a path for Ray's sockets; set local.scratch to one of at most {room} characters"
     yield Requirement("scratch folder", "writable, short path", str(root), problem)
     need, have = NEEDED_DISK_BYTES, found.disk_bytes
-    told = f"{format_size(need)} are needed under {root} and {format_size(have)} are free; free some or set local.scratch"
+    told = (
+        f"{format_size(need)} are needed under {root} and {format_size(have)} are free; free some or set local.scratch"
+    )
     yield Requirement("disk", format_size(need), format_size(have), told if have < need else "")
 
 
@@ -167,5 +171,3 @@ def _port(spec: RunSpec) -> Iterator[Requirement]:
     except ClusterError as error:
         problem = str(error)
     yield Requirement("dashboard port", str(port), "taken" if problem else "free", problem)
-
-

@@ -1,0 +1,52 @@
+# dhctl's verbs. Needed: Linux, make, bash, Python >= 3.11 and a way to the package registries; the rest is fetched.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+ROOMS := infra stacks ray_jobs cli
+
+.PHONY: help bootstrap demo test unit lint format bench constraints clean
+
+help: ## Lists the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+bootstrap: ## Makes .venv and fetches the Pulumi engine; quick when both are there
+	@scripts/bootstrap.sh
+
+demo: bootstrap ## One training run on this machine: up, train, down, receipt
+	$(BIN)/dhctl run examples/prostate-local.yaml
+
+test: bootstrap ## All tests: unit, then contract and e2e with the real engine and Ray
+	$(PYTEST) tests/unit tests/contract tests/e2e
+
+unit: bootstrap ## Only the unit tests: seconds
+	$(PYTEST) tests/unit -m "not e2e"
+
+lint: bootstrap ## Format, lint rules, types
+	@mkdir -p .typing/dhctl
+	for room in $(ROOMS); do ln -sfn ../../$$room .typing/dhctl/$$room; done
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: bootstrap ## Rewrites the files as `make lint` wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: bootstrap ## Measures, and writes the numbers down
+	$(BIN)/python tests/bench/bench.py
+
+constraints: ## Resolves constraints.txt anew (UPGRADE=1: to the newest versions)
+	@uv=$$(command -v uv || echo .tools/bin/uv)
+	$$uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+	  --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make constraints" \
+	  $(if $(UPGRADE),--upgrade) --quiet --output-file constraints.txt
+
+clean: ## Removes what the other verbs made in this folder (not dhctl's home)
+	rm -rf .venv .tools .typing .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +

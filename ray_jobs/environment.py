@@ -1,0 +1,93 @@
+"""What dhctl tells a job through its environment. Standard library only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+PHANTOMS = "phantoms"
+"""The value of DHCTL_DATA with which a job generates sample data."""
+
+
+class RefusedInputError(Exception):
+    """The job cannot run with this input; the text is a sentence with a next step. Jobs exit with 1 and print it."""
+
+
+class JobStoppedError(Exception):
+    """The job began but could not go on; the text is a sentence. Jobs exit with 1 and print it."""
+
+
+class JobEnvironmentError(RefusedInputError):
+    """A DHCTL_ variable is missing or unreadable."""
+
+
+@dataclass(frozen=True)
+class JobEnvironment:
+    """Where the data is, where results go, and how many workers of which size to train on."""
+
+    data: str
+    """DHCTL_DATA: a folder, an s3:// URL, or `phantoms`."""
+    output: str
+    """DHCTL_OUTPUT: a folder or an s3:// URL; a folder must be visible to all nodes."""
+    run_id: str = "by-hand"
+    """DHCTL_RUN_ID: whose run this is; kept in the result."""
+    workers: int = 1
+    """DHCTL_WORKERS: how many train workers."""
+    worker_cpus: int = 1
+    """DHCTL_WORKER_CPUS: CPU cores of each."""
+    worker_gpus: int = 0
+    """DHCTL_WORKER_GPUS: GPUs of each."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """DHCTL_JOB_PARAMS: job.params of the spec, a JSON object."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read the DHCTL_ variables. Raises JobEnvironmentError with the variable's name and what to set."""
+        return cls(
+            data=_place(env, "DHCTL_DATA", f"a folder, an s3:// URL or {PHANTOMS}"),
+            output=_place(env, "DHCTL_OUTPUT", "a folder or an s3:// URL"),
+            run_id=env.get("DHCTL_RUN_ID") or cls.run_id,
+            workers=_count(env, "DHCTL_WORKERS", cls.workers, least=1),
+            worker_cpus=_count(env, "DHCTL_WORKER_CPUS", cls.worker_cpus, least=1),
+            worker_gpus=_count(env, "DHCTL_WORKER_GPUS", cls.worker_gpus, least=0),
+            params=_params(env.get("DHCTL_JOB_PARAMS") or "{}"),
+        )
+
+
+def _place(env: Mapping[str, str], name: str, what: str) -> str:
+    value = env.get(name, "").strip()
+    if not value:
+        raise JobEnvironmentError(f"{name} is not set; set it to {what} (dhctl sets it from the spec)")
+    if value == PHANTOMS or value.startswith("s3://"):
+        return value
+    if "://" in value:
+        raise JobEnvironmentError(f"{name} is '{value}', a kind of URL this job cannot open; use {what}")
+    return str(Path(value).expanduser().absolute())
+
+
+def _count(env: Mapping[str, str], name: str, default: int, least: int) -> int:
+    text = env.get(name, "").strip()
+    try:
+        value = int(text) if text else default
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise JobEnvironmentError(f"{name} is '{text}'; set it to a whole number of at least {least}")
+    return value
+
+
+def _params(text: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise JobEnvironmentError(
+            f'DHCTL_JOB_PARAMS is not JSON ({error}); write an object such as {{"seed": 1}}'
+        ) from error
+    if not isinstance(value, dict):
+        raise JobEnvironmentError(
+            f'DHCTL_JOB_PARAMS is a {type(value).__name__}; write an object such as {{"seed": 1}}'
+        )
+    return value

@@ -1,0 +1,52 @@
+"""Whole runs through the real engine and the real Ray, driven as a user drives them: by the command `dhctl`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dhctl.infra.engine_install import ensure_engine
+from dhctl.infra.events import ignore
+from dhctl.infra.home import default_root
+from e2e.driver import Dhctl, assert_gone
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def engine_path() -> Path:
+    """The folder of the Pulumi CLI that the user of this machine has, installed first if need be."""
+    return ensure_engine(default_root(), ignore).parent
+
+
+@pytest.fixture
+def dhctl(tmp_path: Path, engine_path: Path) -> Iterator[Dhctl]:
+    """The command in a home of its own. Every run in it must be gone afterwards, or is taken down and the test fails."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DHCTL_", "PULUMI_"))}
+    env["PATH"] = os.pathsep.join([str(engine_path), str(Path(sys.executable).parent), env["PATH"]])
+    env["DHCTL_HOME"] = str(tmp_path / "home")
+    command = Dhctl(tmp_path / "home", tmp_path, env)
+    yield command
+    for process in command.started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        if process.stdout:
+            process.stdout.close()
+    left = [r for r in command.records() if r.state() != "clean"]
+    for record in left:
+        command("down", record.run_id)
+    assert left == [], "the test left runs that were not taken down"
+    for record in command.records():
+        assert_gone(record)
+    shutil.rmtree(command.home, ignore_errors=True)

@@ -1,0 +1,6 @@
+"""Fails."""
+
+import sys
+
+print("about to fail", flush=True)
+sys.exit(7)

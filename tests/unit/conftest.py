@@ -1,0 +1,94 @@
+"""What many unit tests share: a home of one's own, a run, processes that never outlive their test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from dhctl.infra.events import Event
+from dhctl.infra.home import HOME_ENV, Home
+from dhctl.infra.mark import RUN_ENV
+from dhctl.infra.record import RunRecord
+from unit.fakes import make_record
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_leftovers() -> Iterator[None]:
+    """Fails the session when a test leaves a process behind."""
+    yield
+    left = psutil.Process().children(recursive=True)
+    psutil.wait_procs(left, timeout=3)
+    told = [f"{p.pid} {' '.join(p.cmdline())}" for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert told == [], "tests left processes"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """Where dhctl keeps its things in this test; not made yet."""
+    root = tmp_path / "home"
+    monkeypatch.setenv(HOME_ENV, str(root))
+    monkeypatch.delenv(RUN_ENV, raising=False)
+    return Home(root)
+
+
+@pytest.fixture
+def record(home: Home, tmp_path: Path) -> RunRecord:
+    """A run that was just opened, with a scratch folder of its own."""
+    return make_record(home, local={"scratch": str(tmp_path / "scratch")})
+
+
+@pytest.fixture
+def told() -> list[Event]:
+    """Events, in order: `told.append` is a `Report`."""
+    return []
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a process in a session of its own; its whole session is killed after the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def starting(*command: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
+        options = {"stdin": subprocess.DEVNULL, "start_new_session": True, **options}
+        process = subprocess.Popen(command, env={**os.environ, **(env or {})}, **options)
+        started.append(process)
+        return process
+
+    yield starting
+    for process in started:
+        for member in _tree(process.pid):
+            member.kill()
+        process.kill()
+        process.wait(5)
+        for pipe in (process.stdout, process.stderr):
+            if pipe:
+                pipe.close()
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Waits until something holds."""
+
+    def waiting(holds: Callable[[], object], seconds: float = 5.0) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < end, f"did not come to hold within {seconds} s"
+            time.sleep(0.01)
+
+    return waiting
