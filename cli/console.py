@@ -21,12 +21,18 @@ from dhctl.infra import events
 from dhctl.infra.receipt import Receipt, now
 
 
+PIPE_WIDTH = 120
+"""Columns of tables in a file or a pipe, where nobody says how many there are."""
+
+
 class Console:
     """Renders events as they come, from any thread. A reader that leaves (broken pipe) silences it; the run goes on."""
 
     def __init__(self, as_json: bool = False) -> None:
         self._json, self._lock, self._started = as_json, threading.RLock(), time.monotonic()
         self._terminal = Terminal(soft_wrap=True, highlight=False)
+        if not self._terminal.is_terminal:
+            self._terminal.width = PIPE_WIDTH
         self._view = LiveView() if self._terminal.is_terminal and not as_json else None
         self._live = Live(self._view, console=self._terminal, refresh_per_second=8) if self._view else None
         self._silent = False

@@ -40,7 +40,7 @@ class JobOutcome:
     number: int
     status: str
     exit_code: int | None
-    message: str
+    last_line: str
     seconds: float
     time_to_model_s: float
     result: Mapping[str, Any] | None
@@ -62,8 +62,8 @@ class JobOutcome:
             raise JobFailedError(
                 f"the job was not done after {limit:.0f} s and was stopped", f"raise job.timeout; {log}"
             )
-        code = f"exit code {self.exit_code}" if self.exit_code is not None else self.message
-        raise JobFailedError(f"the job ended as {self.status} ({code})", f"its log is {log}")
+        code = "" if self.exit_code is None else f" with exit code {self.exit_code}"
+        raise JobFailedError(f"the job {self.status}{code}: {self.last_line or 'it said nothing'}", f"its log is {log}")
 
 
 def jobs_client(connection: Connection) -> Any:
@@ -169,12 +169,11 @@ class _Submission:
         """The log ends a little before Ray knows the status."""
         wait_until(lambda: self._client.get_job_status(self._id).is_terminal(), END_WAIT_S, every_s=0.2)
         info = self._client.get_job_info(self._id)
-        message = (info.message or "").strip().splitlines()
         return JobOutcome(
             number=self._number,
             status=str(info.status.value),
             exit_code=info.driver_exit_code,
-            message=message[0] if message else "",
+            last_line=journal.last_line or (info.message or "").strip().partition("\n")[0],
             seconds=round(time.monotonic() - self._started, 1),
             time_to_model_s=round((datetime.now(UTC) - self._record.opened().at).total_seconds(), 1),
             result=journal.result,
@@ -229,5 +228,5 @@ def recover_journal(record: RunRecord, log: Path, report: Report) -> None:
             journal.take(line)
     started = submitted.at if submitted.phase == "intent" else record.opened().at
     seconds = round((datetime.now(UTC) - started).total_seconds(), 1)
-    save_outcome(record, JobOutcome(number, "STOPPED", None, "the client was gone", seconds, seconds, journal.result))
+    save_outcome(record, JobOutcome(number, "STOPPED", None, journal.last_line, seconds, seconds, journal.result))
     report(Noted(f"log and metrics of the job saved in {record.job_dir(number)}"))

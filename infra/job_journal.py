@@ -17,7 +17,8 @@ class JobJournal:
     def __init__(self, folder: Path, report: Report) -> None:
         self._folder, self._report = folder, report
         self.result: Mapping[str, Any] | None = None
-        self.lines = 0
+        self.last_line = ""
+        """The last thing that the job itself said."""
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +32,6 @@ class JobJournal:
 
     def take(self, line: str) -> None:
         """One line of the job, without its end; messages of the protocol become events, all else is shown as it is."""
-        self.lines += 1
         self._log.write(line + "\n")
         self._log.flush()
         match parse(line):
@@ -45,4 +45,5 @@ class JobJournal:
             case Notice() as told:
                 self._report(Warned(told.text))
             case None:
+                self.last_line = line.strip() or self.last_line
                 self._report(JobLogged(line))

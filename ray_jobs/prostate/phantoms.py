@@ -60,7 +60,10 @@ class PhantomTask:
 
 
 def plan_phantoms(patients: int, seed: int) -> list[Phantom]:
-    """Who has which grade: all grades equally often, every third patient with a second slide of the same grade."""
+    """Who has which grade: equally many patients of each; every third patient has a second slide of the same grade.
+
+    Those third patients have only two of the six grades, so among slides these two are twice as frequent.
+    """
     planned: list[Phantom] = []
     for patient in range(patients):
         grade = (patient + seed) % GRADES

@@ -11,12 +11,12 @@ from typing import Any
 
 import psutil
 import pytest
+from unit.fakes import make_record
 
 from dhctl.infra.events import Event
 from dhctl.infra.home import HOME_ENV, Home
 from dhctl.infra.mark import RUN_ENV
 from dhctl.infra.record import RunRecord
-from unit.fakes import make_record
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +34,7 @@ def make_spec(**changes: Any) -> RunSpec:
 
 def make_record(home: Home, **changes: Any) -> RunRecord:
     """The record of a run that was just opened, by a client of an earlier boot: nobody may be signalled for it."""
+    time.sleep(0.002)  # a ledger's times are whole milliseconds, and tests ask for the newest run
     return open_record(home, make_spec(**changes), "0.0", ProcessMark(os.getpid(), 1, "earlier").to_dict())
 
 
@@ -150,6 +153,17 @@ def resource(stack: str, kind: str, name: str) -> dict[str, Any]:
     """One resource of a checkpoint."""
     custom = kind not in ("pulumi:pulumi:Stack",)
     return {"urn": f"urn:pulumi:{stack}::dhctl::{kind}::{name}", "custom": custom, "type": kind, "id": "x"}
+
+
+def hold_lock(record: RunRecord, start: Callable[..., subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """Another process that holds a run. The same flock(2) as filelock takes, in a Python that starts quickly."""
+    code = "import fcntl, signal, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True)"
+    holder = start(
+        *(sys.executable, "-IS", "-c", f"{code}; signal.pause()", str(record.folder / "lock")), stdout=subprocess.PIPE
+    )
+    assert holder.stdout
+    assert holder.stdout.readline() == b"held\n"
+    return holder
 
 
 def script(path: Path, body: str) -> Path:

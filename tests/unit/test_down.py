@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,17 +11,17 @@ from collections.abc import Callable
 import psutil
 import pytest
 from pulumi.automation import CommandError, CommandResult
+from unit.conftest import Start
+from unit.fakes import FakeEngine, FakeTarget, hold_lock, resource, write_checkpoint, write_lock
 
 from dhctl.infra import down, job
-from dhctl.infra.down import TakeDown, take_down, make_receipt
+from dhctl.infra.down import TakeDown, make_receipt, take_down
 from dhctl.infra.engine import backend_folder
 from dhctl.infra.errors import EngineError, RunBusyError
 from dhctl.infra.events import Event, Noted, PhaseDone, PhaseStarted, Warned
 from dhctl.infra.processes import ProcessMark
 from dhctl.infra.receipt import Leftover, Receipt
 from dhctl.infra.record import RunRecord, RunState
-from unit.conftest import Start
-from unit.fakes import FakeEngine, FakeTarget, resource, write_checkpoint, write_lock
 
 SERVER = Leftover("server", "node-1", "delete node-1")
 STEPS = ["collect", "release_workers", "sweep", "inventory"]
@@ -189,31 +188,11 @@ def test_the_lease_keeper_lives_on_while_something_is_left(record: RunRecord, to
     assert mark.alive()
 
 
-HOLDER = """
-import signal, sys
-from pathlib import Path
-from dhctl.infra.home import Home
-from dhctl.infra.record import RunRecord
-with RunRecord(Home(Path(sys.argv[1])), sys.argv[2]).lock(0, "hold it"):
-    print("held", flush=True)
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        pass
-"""
-
-
 @pytest.fixture
 def hold(record: RunRecord, start: Start) -> Callable[[], subprocess.Popen[bytes]]:
     """Starts another process that holds the run until it is told to stop."""
 
-    def holding() -> subprocess.Popen[bytes]:
-        holder = start(sys.executable, "-c", HOLDER, str(record.home.root), record.run_id, stdout=subprocess.PIPE)
-        assert holder.stdout
-        assert holder.stdout.readline() == b"held\n"
-        return holder
-
-    return holding
+    return lambda: hold_lock(record, start)
 
 
 def test_two_downs_at_once_wait_for_each_other(

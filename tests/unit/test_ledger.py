@@ -15,17 +15,21 @@ from pathlib import Path
 
 import pytest
 
+from dhctl.infra import ledger as ledger_module
 from dhctl.infra.ledger import Entry, Ledger, last
 
-WRITERS, LINES = 4, 40
+WRITERS, LINES = 3, 25
 WRITER = """
-import sys
+import importlib.util, sys
 from pathlib import Path
-from dhctl.infra.ledger import Ledger
+spec = importlib.util.spec_from_file_location("ledger", sys.argv[1])
+module = sys.modules["ledger"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
 sys.stdin.readline()
-for n in range({lines}):
-    Ledger(Path({path!r})).write("writer", "note", me=sys.argv[1], n=n, filler="x" * 3000)
+for n in range(int(sys.argv[3])):
+    module.Ledger(Path(sys.argv[2])).write("writer", "note", me=sys.argv[4], n=n, filler="x" * 3000)
 """
+"""Loads the module by its path: the standard library is all it needs, and so a writer starts at once."""
 
 
 @pytest.fixture
@@ -111,10 +115,8 @@ def test_each_line_and_the_new_file_are_synced(tmp_path: Path, monkeypatch: pyte
 
 
 def test_writers_in_several_processes_do_not_tear_each_others_lines(ledger: Ledger) -> None:
-    code = WRITER.format(lines=LINES, path=str(ledger.path))
-    writers = [
-        subprocess.Popen([sys.executable, "-c", code, str(n)], stdin=subprocess.PIPE, text=True) for n in range(WRITERS)
-    ]
+    words = [sys.executable, "-IS", "-c", WRITER, ledger_module.__file__, str(ledger.path), str(LINES)]
+    writers = [subprocess.Popen([*words, str(n)], stdin=subprocess.PIPE, text=True) for n in range(WRITERS)]
     for writer in writers:
         assert writer.stdin
         writer.stdin.write("go\n")

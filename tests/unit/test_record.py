@@ -6,18 +6,17 @@ import errno
 import json
 import multiprocessing
 import os
-import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from unit.conftest import Start
+from unit.fakes import hold_lock, make_record, make_spec
 
 from dhctl.infra.errors import ExitCode, RunBusyError, StateFolderError, UnknownRunError
 from dhctl.infra.home import Home
 from dhctl.infra.ledger import Entry, Phase
 from dhctl.infra.record import RunRecord, RunState, all_records, find_record, fold_state, open_record
-from unit.conftest import Start
-from unit.fakes import make_record, make_spec
 
 Story = list[tuple[str, Phase]]
 BORN: Story = [("run", "intent")]
@@ -170,24 +169,8 @@ def test_readers_never_see_half_a_json_file(record: RunRecord) -> None:
     assert writer.exitcode == 0
 
 
-HOLDER = """
-import sys
-from pathlib import Path
-from dhctl.infra.home import Home
-from dhctl.infra.record import RunRecord
-with RunRecord(Home(Path(sys.argv[1])), sys.argv[2]).lock(0, "hold it"):
-    print("held", flush=True)
-    sys.stdin.readline()
-"""
-
-
 def test_a_run_that_another_process_holds_is_busy(record: RunRecord, start: Start) -> None:
-    holder = start(
-        sys.executable, "-c", HOLDER, str(record.home.root), record.run_id, stdin=-1, stdout=-1
-    )  # -1 is subprocess.PIPE
-    assert holder.stdout
-    assert holder.stdin
-    assert holder.stdout.readline() == b"held\n"
+    holder = hold_lock(record, start)
     sentence = (
         f"another dhctl is working on {record.run_id}; waited 0 s to take it down; `dhctl status {record.run_id}`"
     )
@@ -197,7 +180,6 @@ def test_a_run_that_another_process_holds_is_busy(record: RunRecord, start: Star
     holder.wait()
     with record.lock(1, "take it down"):
         pass
-    holder.stdin.close()
 
 
 def test_the_lock_is_given_back_after_an_error(record: RunRecord) -> None:
