@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from rich.console import Console as Terminal
 from rich.live import Live
-from rich.markup import escape
+from rich.text import Text
 
 from dhctl.cli.live_view import LiveView
 from dhctl.cli.tables import receipt_table
 from dhctl.infra import events
 from dhctl.infra.receipt import Receipt, now
 
-
 PIPE_WIDTH = 120
 """Columns of tables in a file or a pipe, where nobody says how many there are."""
+
+
+class _Pipe(Terminal):
+    """Rich ends the whole process when the reader of a pipe leaves; here the console decides."""
+
+    def on_broken_pipe(self) -> None:
+        """Told as any other write that fails."""
+        raise BrokenPipeError
 
 
 class Console:
@@ -30,7 +39,9 @@ class Console:
 
     def __init__(self, as_json: bool = False) -> None:
         self._json, self._lock, self._started = as_json, threading.RLock(), time.monotonic()
-        self._terminal = Terminal(soft_wrap=True, highlight=False)
+        with suppress(AttributeError):  # a terminal that lacks a character shows another instead
+            sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # most streams have it
+        self._terminal = _Pipe(soft_wrap=True, highlight=False)
         if not self._terminal.is_terminal:
             self._terminal.width = PIPE_WIDTH
         self._view = LiveView() if self._terminal.is_terminal and not as_json else None
@@ -54,9 +65,8 @@ class Console:
                 return
             if self._view:
                 self._view.take(event)
-            text = sentence(event)
-            if text and not (self._view and self._view.shows(event)):
-                self._print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {text}")
+            if not (self._view and self._view.shows(event)):
+                self._print(Text.assemble((time.strftime("%H:%M:%S"), "dim"), " ", sentence(event)))
 
     def warn(self, text: str) -> None:
         """Shows a warning."""
@@ -79,7 +89,7 @@ class Console:
         if self._json:
             self._write_json({"event": "Summary", **fields})
         else:
-            self._print(escape(text))
+            self._print(Text(text))
 
     def _write_json(self, body: Mapping[str, Any]) -> None:
         self._guarded(lambda: print(json.dumps(body, default=str), flush=True))
@@ -95,31 +105,38 @@ class Console:
             sys.stdout.flush()
         except OSError:
             self._silent = True  # the terminal or the pipe's reader is gone: what runs must not end for that
+            silence(sys.stdout)
 
 
-def sentence(event: events.Event) -> str:
-    """One event as a line, in rich's markup."""
+def silence(stream: TextIO) -> None:
+    """Lets what is still buffered for a reader who left go nowhere, else Python fails at exit while flushing it."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def sentence(event: events.Event) -> Text:
+    """One event as a line. What jobs and clouds say is shown as it is, never read as markup."""
     match event:
         case events.PhaseStarted(phase, detail):
-            return f"[bold]{escape(phase)}[/bold] {escape(detail)}"
+            return Text.assemble((phase, "bold"), " ", detail)
         case events.PhaseDone(phase, seconds, detail):
-            return f"[bold]{escape(phase)}[/bold] ended after {seconds:.1f} s  {escape(detail)}"
+            return Text.assemble((phase, "bold"), f" ended after {seconds:.1f} s  {detail}")
         case events.ResourceChanged(name, kind, status, detail):
             colour = "red" if status == "failed" else "cyan"
-            return f"  [{colour}]{status:9}[/{colour}] {escape(kind)} {escape(name)} {escape(detail)}"
+            return Text.assemble("  ", (f"{status:9}", colour), f" {kind} {name} {detail}")
         case events.NodeChanged(node, status, alive):
-            return f"  worker {escape(node)} {status}, {alive} alive"
+            return Text(f"  worker {node} {status}, {alive} alive")
         case events.JobLogged(line):
-            return f"  [dim]|[/dim] {escape(line)}"
+            return Text.assemble("  ", ("|", "dim"), " ", Text.from_ansi(line))
         case events.JobProgressed():
-            return "  " + progress_text(event)
+            return Text("  " + progress_text(event))
         case events.Noted(text):
-            return f"  {escape(text)}"
+            return Text(f"  {text}")
         case events.Warned(text):
-            return f"  [yellow]warning:[/yellow] {escape(text)}"
+            return Text.assemble("  ", ("warning:", "yellow"), f" {text}")
 
 
 def progress_text(event: events.JobProgressed) -> str:
     """Stage, step and metrics on one line."""
     told = "  ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
-    return f"{escape(event.stage)}: {escape(event.unit)} {event.step}/{event.of}  {escape(told)}"
+    return f"{event.stage}: {event.unit} {event.step}/{event.of}  {told}"

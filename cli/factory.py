@@ -13,6 +13,7 @@ from dhctl.infra.home import Home, default_root
 from dhctl.infra.interrupts import Interrupts
 from dhctl.infra.record import RunRecord, find_record
 from dhctl.infra.spec import RunSpec
+from dhctl.infra.spec_file import load_spec
 from dhctl.infra.target import Target
 from dhctl.stacks.targets import target_for
 
@@ -26,6 +27,12 @@ def home() -> Home:
     found = Home(default_root())
     found.check_format()
     return found
+
+
+def spec(path: Path, target: str | None, resume: str | None = None) -> RunSpec:
+    """The spec in a file, changed by what the command line says. Raises SpecError, UnknownRunError."""
+    found = load_spec(path, target=target)
+    return found.model_copy(update={"resume": record(resume).output}) if resume else found
 
 
 def record(wanted: str) -> RunRecord:

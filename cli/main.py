@@ -61,43 +61,60 @@ def main() -> None:
 
 def run_group(arguments: list[str]) -> int:
     """Runs one command line. The exit code; every error has been shown."""
-    from dhctl.infra.interrupts import StopNow
-
     try:
         group.main(arguments, prog_name="dhctl", standalone_mode=False)
-    except DhctlError as error:
-        _show(str(error), error.exit_code, arguments)
-        return error.exit_code
-    except click.ClickException as error:
-        if isinstance(error, click.UsageError):
-            error.show()
-        return ExitCode.USAGE
-    except (KeyboardInterrupt, click.Abort):
-        return ExitCode.INTERRUPTED
-    except StopNow as stop:
-        remains = stop.subject or "RUN"
-        _show(f"stopped at once ({stop}); `dhctl down {remains}` removes what remains", ExitCode.LEFTOVER, arguments)
-        return ExitCode.LEFTOVER
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: nobody to tell, also at exit
-        return ExitCode.DONE
     except click.exceptions.Exit as leave:
         return leave.exit_code
-    except Exception as error:  # noqa: BLE001 - dhctl's own bug: a file for the report, a sentence for the user
-        _show(_write_bug(error, arguments), ExitCode.BUG, arguments)
-        return ExitCode.BUG
+    except BrokenPipeError:
+        _silence()
+    except SystemExit:
+        return ExitCode.DONE  # click's way at a broken pipe, which it saw before us
+    except BaseException as error:  # noqa: BLE001 - each becomes a sentence and an exit code
+        return _exit_code(error, arguments)
     return ExitCode.DONE
 
 
+def _exit_code(error: BaseException, arguments: list[str]) -> int:
+    """Shows an error, and says what the process ends with."""
+    from dhctl.infra.interrupts import StopNow
+
+    match error:
+        case DhctlError():
+            code, told = error.exit_code, str(error)
+        case click.UsageError():
+            error.show()
+            return ExitCode.USAGE
+        case KeyboardInterrupt() | click.Abort():
+            return ExitCode.INTERRUPTED
+        case StopNow():
+            code = ExitCode.LEFTOVER
+            told = f"stopped at once ({error}); `dhctl down {error.subject or 'RUN'}` removes what remains"
+        case _:  # dhctl's own bug: a file for the report, a sentence for the user
+            code, told = ExitCode.BUG, _write_bug(error, arguments)
+    _show(told, code, arguments)
+    return code
+
+
 def _show(sentence: str, code: int, arguments: list[str]) -> None:
-    if "--json" in arguments:
-        import json
+    try:
+        if "--json" in arguments:
+            import json
 
-        click.echo(json.dumps({"event": "error", "error": sentence, "exit_code": int(code)}))
-    click.echo(click.style("Error: ", fg="red", bold=True) + sentence, err=True)
+            click.echo(json.dumps({"event": "error", "error": sentence, "exit_code": int(code)}))
+        click.echo(click.style("Error: ", fg="red", bold=True) + sentence, err=True)
+    except OSError:
+        _silence()
 
 
-def _write_bug(error: Exception, arguments: list[str]) -> str:
+def _silence() -> None:
+    """Whoever read our output left: there is nobody to tell, and nothing to fail over while Python exits."""
+    from dhctl.cli.console import silence
+
+    silence(sys.stdout)
+    silence(sys.stderr)
+
+
+def _write_bug(error: BaseException, arguments: list[str]) -> str:
     from dhctl.infra.home import default_root
 
     text = f"dhctl {' '.join(arguments)}\n{''.join(traceback.format_exception(error))}"

@@ -22,7 +22,13 @@ def _known_runs(_ctx: click.Context, _param: click.Parameter, incomplete: str) -
     from dhctl.infra.home import Home, default_root
     from dhctl.infra.record import all_records
 
-    return [r.run_id for r in all_records(Home(default_root())) if r.run_id.startswith(incomplete)]
+    records = all_records(Home(default_root()))
+    known = dict.fromkeys([str(r.opened().detail["name"]) for r in records] + [r.run_id for r in records])
+    return [word for word in known if word.startswith(incomplete)]
 
+
+resume = click.option(
+    "--resume", metavar="RUN", shell_complete=_known_runs, help="Go on from the last checkpoint of an earlier run."
+)
 
 run_argument = click.argument("run", metavar="RUN", shell_complete=_known_runs)

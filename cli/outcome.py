@@ -35,7 +35,12 @@ def show_outcome(console: Console, record: RunRecord, outcome: JobOutcome | None
 def metric_lines(result: Mapping[str, Any]) -> list[str]:
     """The metric with its interval and its baseline, in the shape of our own jobs (CONTRIBUTING, "Add a job")."""
     match result.get("metric"):
-        case {"name": name, "value": float(value), "ci95": [low, high], "baseline": {"name": base, "value": against}}:
+        case {
+            "name": str(name),
+            "value": int() | float() as value,
+            "ci95": [int() | float() as low, int() | float() as high],
+            "baseline": {"name": str(base), "value": int() | float() as against},
+        }:
             return [f"{name} {value:.3f} (95 % CI {low:.3f} to {high:.3f}); {base} baseline {against:.3f}"]
         case None:
             return []

@@ -24,11 +24,10 @@ def command(spec_file: Path, target: str | None, as_json: bool) -> None:
     from dhctl.cli.tables import plain_table
     from dhctl.infra.admission import requirements
     from dhctl.infra.errors import AdmissionError
-    from dhctl.infra.spec_file import load_spec
     from dhctl.infra.usual import usual_durations
     from dhctl.stacks.targets import target_for
 
-    spec = load_spec(spec_file, target=target)
+    spec = factory.spec(spec_file, target)
     place = target_for(spec.target)
     needed, planned = requirements(spec, place), place.plan(spec)
     usual = usual_durations(factory.home(), spec)

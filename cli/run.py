@@ -12,8 +12,9 @@ from dhctl.cli import options
 @click.command(epilog="Example:  dhctl run examples/prostate-local.yaml")
 @options.spec_file
 @options.target
+@options.resume
 @options.as_json
-def command(spec_file: Path, target: str | None, as_json: bool) -> None:
+def command(spec_file: Path, target: str | None, resume: str | None, as_json: bool) -> None:
     """Bring a cluster up, train on it, take it down, prove it.
 
     Whatever happens in between (the job fails, Ctrl-C, the lease ends), the run is taken down and a receipt says what
@@ -25,9 +26,8 @@ def command(spec_file: Path, target: str | None, as_json: bool) -> None:
     from dhctl.infra.admission import admit
     from dhctl.infra.interrupts import Interrupts
     from dhctl.infra.run import run
-    from dhctl.infra.spec_file import load_spec
 
-    spec = load_spec(spec_file, target=target)
+    spec = factory.spec(spec_file, target, resume)
     with Console(as_json) as console, Interrupts(console.warn) as interrupts:
         tools = factory.tools(spec, console, interrupts)
         admit(spec, tools.target)

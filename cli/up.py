@@ -12,17 +12,17 @@ from dhctl.cli import options
 @click.command(epilog="Example:  dhctl up examples/prostate-local.yaml")
 @options.spec_file
 @options.target
+@options.resume
 @options.as_json
-def command(spec_file: Path, target: str | None, as_json: bool) -> None:
+def command(spec_file: Path, target: str | None, resume: str | None, as_json: bool) -> None:
     """Bring a cluster up and leave it until `dhctl down` or the end of its lease."""
     from dhctl.cli import factory
     from dhctl.cli.console import Console
     from dhctl.infra.admission import admit
     from dhctl.infra.interrupts import Interrupts
-    from dhctl.infra.spec_file import load_spec
     from dhctl.infra.up import bring_up
 
-    spec = load_spec(spec_file, target=target)
+    spec = factory.spec(spec_file, target, resume)
     with Console(as_json) as console, Interrupts(console.warn) as interrupts:
         tools = factory.tools(spec, console, interrupts)
         admit(spec, tools.target)

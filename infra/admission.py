@@ -5,17 +5,28 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from dhctl.infra import bundle
 from dhctl.infra.errors import AdmissionError
+from dhctl.infra.home import nearest_existing
 from dhctl.infra.spec import PHANTOMS, RunSpec
 from dhctl.infra.spec_file import nearest
 from dhctl.infra.target import Requirement, Target
+from dhctl.infra.units import format_size
 from dhctl.ray_jobs.catalog import JOBS, BuiltinJob
 from dhctl.ray_jobs.environment import RefusedInputError
+
+BRINGS_PROGRAMS = {"pip", "uv", "conda", "py_executable", "container", "image_uri"}
+"""Parts of Ray's runtime environment that may install what an entrypoint starts."""
+
+SENT_LIMIT_BYTES = 512 * 2**20
+"""What Ray takes as a job's working directory at most (RAY_max_grpc_message_size)."""
 
 
 def requirements(spec: RunSpec, target: Target) -> list[Requirement]:
@@ -62,21 +73,50 @@ def _params(spec: RunSpec, builtin: BuiltinJob) -> Requirement:
 def _own_job(spec: RunSpec) -> Iterator[Requirement]:
     folder, entrypoint = Path(spec.job.folder or ""), spec.job.entrypoint or ""
     problem = ""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - as above
         problem = f"job.folder {folder} is not a folder; paths in a spec are taken from the spec file's own folder"
-    elif absent := _missing_script(folder, shlex.split(entrypoint)):
-        problem = f"job.entrypoint starts {absent}, but {folder / absent} does not exist"
+    elif absent := _missing_script(folder, entrypoint, bool(spec.job.runtime_env.keys() & BRINGS_PROGRAMS)):
+        problem = f"job.entrypoint starts {absent}, but it is not in {folder}"
+    elif _too_large(folder):
+        problem = (
+            f"job.folder {folder} is above {format_size(SENT_LIMIT_BYTES)}; keep data out of it and set data to it"
+        )
     yield Requirement("job", entrypoint, str(folder), problem)
 
 
-def _missing_script(folder: Path, words: list[str]) -> str:
-    """The file that a command line starts, when it is plainly one of the folder's and is not there."""
-    program, arguments = words[0], words[1:]
-    if "/" in program and not program.startswith("/"):
-        return "" if (folder / program).exists() else program
-    if Path(program).name.startswith("python") and arguments and arguments[0].endswith(".py"):
-        return "" if (folder / arguments[0]).exists() else arguments[0]
-    return "" if "/" in program or shutil.which(program) or program == "python" else program
+_SHELL = re.compile(r"[;&|<>$`(){}*?\n]|^\s*(\w+=|(exec|cd|set|export|source|time|eval|if|for|while|\.)\s)")
+"""What makes an entrypoint more than one plain command; then only the shell on the cluster can judge it."""
+
+
+def _missing_script(folder: Path, entrypoint: str, installs: bool) -> str:
+    """The file or program that a plain command line starts, when it is certain that it is not there.
+
+    `installs` says that the job's runtime environment brings programs of its own.
+    """
+    if _SHELL.search(entrypoint):
+        return ""
+    program, *arguments = shlex.split(entrypoint)
+    if "/" in program:
+        return "" if program.startswith("/") or (folder / program).exists() else program
+    if program.startswith("python"):
+        named = "" if {"-m", "-c"} & set(arguments) else next((w for w in arguments if not w.startswith("-")), "")
+        return named if named.endswith(".py") and not (folder / named).exists() else ""
+    if installs:
+        return ""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return "" if shutil.which(program, path=path) else program
+
+
+def _too_large(folder: Path) -> bool:
+    """Whether what would be sent is above what Ray takes; stops counting there."""
+    total = 0
+    for place, folders, files in os.walk(folder):
+        left_out = bundle.LEFT_OUT(place, [*folders, *files])
+        folders[:] = [name for name in folders if name not in left_out]
+        total += sum((Path(place) / name).lstat().st_size for name in files if name not in left_out)
+        if total > SENT_LIMIT_BYTES:
+            return True
+    return False
 
 
 def _data(spec: RunSpec) -> Iterator[Requirement]:
@@ -88,7 +128,7 @@ def _data(spec: RunSpec) -> Iterator[Requirement]:
     elif spec.data == PHANTOMS:
         if spec.job.name and spec.job.name in JOBS and not JOBS[spec.job.name].phantoms:
             problem = f"job {spec.job.name} makes no phantoms; set data to a folder or an s3:// URL"
-    elif not Path(spec.data).is_dir():
+    elif not os.path.isdir(spec.data):  # noqa: PTH112 - Path.is_dir raises where a folder above is closed
         problem = f"data folder {spec.data} does not exist; paths in a spec are taken from the spec file's own folder"
     elif not os.access(spec.data, os.R_OK | os.X_OK):
         problem = f"no permission to read the data folder {spec.data}"
@@ -103,7 +143,6 @@ def _output(spec: RunSpec) -> Iterator[Requirement]:
         problem = f"output {spec.output} is of an unknown kind; use a folder or an s3:// URL"
     else:
         path = Path(spec.output)
-        existing = next(p for p in (path, *path.parents) if p.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        if not os.access(nearest_existing(path), os.W_OK | os.X_OK):
             problem = f"no permission to write output in {spec.output}"
     yield Requirement("output", "writable", spec.output, problem)

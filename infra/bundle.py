@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -11,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from dhctl import ray_jobs
+from dhctl.infra.errors import RefusedError
 from dhctl.infra.home import storage_errors
 from dhctl.infra.record import RunRecord
 from dhctl.ray_jobs.catalog import JOBS
 
 LAUNCHER = "_dhctl_launch.py"
-NEVER_SENT = (".git", "__pycache__", ".venv", "*.pyc", ".mypy_cache", ".pytest_cache", ".ruff_cache")
+_NEVER_SENT = (".git", "__pycache__", ".venv", "*.pyc", ".mypy_cache", ".pytest_cache", ".ruff_cache")
+LEFT_OUT = shutil.ignore_patterns(*_NEVER_SENT)
+"""What of a folder is never sent, as `shutil.copytree` asks for it."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +39,41 @@ def stage(record: RunRecord, number: int, environment: Mapping[str, str]) -> Job
     `environment` is what the target adds. Raises RefusedError when the disk is full.
     """
     job, folder = record.spec.job, record.job_dir(number) / "bundle"
+    shutil.rmtree(folder, ignore_errors=True)  # a stage that was broken off
     with storage_errors(record.folder):
         if job.name:
             command = f"python -m {JOBS[job.name].module}"
             ours = Path(next(iter(ray_jobs.__path__)))
-            shutil.copytree(ours, folder / "dhctl" / "ray_jobs", ignore=shutil.ignore_patterns(*NEVER_SENT))
+            shutil.copytree(ours, folder / "dhctl" / "ray_jobs", ignore=LEFT_OUT)
         else:
             assert job.folder  # the spec has both, or a name
             assert job.entrypoint
             command = job.entrypoint
-            shutil.copytree(job.folder, folder, ignore=shutil.ignore_patterns(*NEVER_SENT))
+            _copy_job(record, Path(job.folder), folder)
         shutil.copy2(Path(next(iter(ray_jobs.__path__))) / "launch.py", folder / LAUNCHER)
     timeout_s = int(job.timeout.total_seconds())
     entrypoint = f"python -u {LAUNCHER} --timeout {timeout_s} -- {shlex.quote(command)}"
     own = {k: str(v) for k, v in job.runtime_env.get("env_vars", {}).items()}
     env_vars = {**own, **job_environment(record), **environment}
     return JobBundle(folder, entrypoint, {**job.runtime_env, "working_dir": str(folder), "env_vars": env_vars})
+
+
+def _copy_job(record: RunRecord, source: Path, target: Path) -> None:
+    """The user's folder less what is never sent, and less dhctl's own folder and the output where these lie in it."""
+    places = {str(record.home.root), record.spec.output, record.output}
+
+    def leave_out(folder: str, names: list[str]) -> set[str]:
+        return LEFT_OUT(folder, names) | {name for name in names if str(Path(folder) / name) in places}
+
+    try:
+        shutil.copytree(source, target, ignore=leave_out, ignore_dangling_symlinks=True)
+    except shutil.Error as error:
+        path, _, reason = error.args[0][0]
+        if f"[Errno {errno.ENOSPC}]" in str(reason):  # all that copytree keeps of the error is its text
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise RefusedError(
+            f"job.folder cannot be copied: {path}: {reason}", "make it readable or take it out"
+        ) from error
 
 
 def job_environment(record: RunRecord) -> dict[str, str]:
@@ -66,5 +90,6 @@ def job_environment(record: RunRecord) -> dict[str, str]:
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else Train shows each line of a worker twice
         "RAY_SCHEDULER_EVENTS": "0",
         "RAY_DEDUP_LOGS_ALLOW_REGEX": "@dhctl",  # messages of several workers look alike and must all arrive
+        "RAY_COLOR_PREFIX": "0",
         "PYTHONUNBUFFERED": "1",
     }

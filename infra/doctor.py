@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from dhctl.infra.engine_install import candidates, ways
-from dhctl.infra.home import Home
+from dhctl.infra.home import Home, nearest_existing
 from dhctl.infra.local import machine
 from dhctl.infra.units import format_size
 from dhctl.ray_jobs.catalog import JOBS
@@ -46,13 +46,22 @@ def _engine(home: Home) -> Iterator[Finding]:
 
 
 def _target_local(home: Home) -> Iterator[Finding]:
-    existing = next(p for p in (home.root, *home.root.parents) if p.exists())
+    existing = nearest_existing(home.root)
     yield Finding("local", "Linux", platform.system() == "Linux", True, platform.platform())
-    yield Finding("local", "Ray", importlib.util.find_spec("ray") is not None, True, metadata.version("ray"))
+    ray = _installed("ray")
+    yield Finding("local", "Ray", ray is not None, True, ray or "not installed; install dhctl again")
     yield Finding("local", "state folder", os.access(existing, os.W_OK), True, str(home.root))
     here = machine.look(home.root)
     size = f"{here.cpus} cores, {format_size(here.memory_bytes)} memory free, {here.gpus} GPUs"
     yield Finding("local", "machine", True, False, f"{size}, {format_size(here.disk_bytes)} disk free")
+
+
+def _installed(name: str) -> str | None:
+    """Version of an installed package."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _jobs() -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dhctl.infra import job, lease
 from dhctl.infra.engine import Engine, backend_folder
 from dhctl.infra.engine_state import StackState, read_stack
-from dhctl.infra.errors import DhctlError, RunBusyError
+from dhctl.infra.errors import RunBusyError
 from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report, Warned
 from dhctl.infra.ledger import Entry
 from dhctl.infra.processes import ProcessMark
@@ -60,7 +60,7 @@ class TakeDown:
         record.ledger.note("down", "intent", reason=reason)
         for name, step in self._steps():
             self._try(name, step)
-        receipt = make_receipt(record, self._target, reason)
+        receipt = self._receipt(reason)
         try:
             record.write_json(record.receipt_path, receipt.to_dict())
         except OSError as error:
@@ -68,6 +68,26 @@ class TakeDown:
         record.ledger.note("down", "done", clean=receipt.clean, left=len(receipt.leftovers))
         self._report(PhaseDone("down", time.monotonic() - started, "nothing is left" if receipt.clean else "not clean"))
         return receipt
+
+    def _receipt(self, reason: str) -> Receipt:
+        """Looks everywhere again. The lease keeper goes last, and only when nothing else is left: it tries again."""
+        record, target = self._record, self._target
+        checks = _guarded(f"target {target.name.value}", lambda: target.inventory(record))
+        checks += _guarded("Pulumi stack", lambda: _look_at_stack(record))
+        if all(check.state == "none" for check in checks):
+            self._try("lease.stop", lambda: lease.stop_keeper(record))
+        checks += _guarded("lease keeper", lambda: [lease.look(record)])
+        entries, opened = record.ledger.entries(), record.opened()
+        return Receipt(
+            run_id=record.run_id,
+            name=str(opened.detail["name"]),
+            target=target.name.value,
+            opened_at=opened.at.isoformat(timespec="milliseconds"),
+            written_at=now(),
+            reason=_first_reason(entries, reason),
+            checks=tuple(checks),
+            created=_count_created(entries),
+        )
 
     def _steps(self) -> list[tuple[str, Callable[[], None]]]:
         """In this order: nothing may start any more, then what hangs on others goes before these."""
@@ -80,14 +100,13 @@ class TakeDown:
             ("stack.destroy", self._destroy),
             ("sweep", lambda: target.sweep(record, report)),
             ("stack.forget", self._forget),
-            ("lease.stop", lambda: lease.stop_keeper(record)),
         ]
 
     def _try(self, name: str, step: Callable[[], None]) -> None:
         """A step that fails does not keep the next ones from ending what they can; the receipt tells what is left."""
         try:
             step()
-        except (DhctlError, OSError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, what can be ended must be ended
             self._record.ledger.note(name, "failed", reason=f"{type(error).__name__}: {error}"[:2000])
             self._report(Warned(f"{name}: {error}"))
 
@@ -125,21 +144,12 @@ def stack_state(record: RunRecord) -> StackState:
     return read_stack(backend_folder(record))
 
 
-def make_receipt(record: RunRecord, target: Target, reason: str) -> Receipt:
-    """Looks everywhere again."""
-    entries = record.ledger.entries()
-    opened = record.opened()
-    checks = [*target.inventory(record), *_look_at_stack(record), lease.look(record)]
-    return Receipt(
-        run_id=record.run_id,
-        name=str(opened.detail["name"]),
-        target=target.name.value,
-        opened_at=opened.at.isoformat(timespec="milliseconds"),
-        written_at=now(),
-        reason=_first_reason(entries, reason),
-        checks=tuple(checks),
-        created=_count_created(entries),
-    )
+def _guarded(place: str, look: Callable[[], list[Check]]) -> list[Check]:
+    """A look that is not possible is a check that says so."""
+    try:
+        return look()
+    except Exception as error:  # noqa: BLE001 - whatever it was, the place is unknown
+        return [Check(place, "everything of this run", (), f"{type(error).__name__}: {error}"[:500])]
 
 
 def _first_reason(entries: list[Entry], reason: str) -> str:

@@ -54,7 +54,7 @@ class Engine:
         Raises EngineError with the engine's own words.
         """
         self._prepare()
-        stack = self._stack(program, forward_stops=True, select=False)
+        stack = self._stack(program, new=True)
         self._errors.clear()
         try:
             result = stack.up(on_event=self._on_event, suppress_progress=True)
@@ -71,7 +71,7 @@ class Engine:
         self.settle()
         if not self.state().resources and not self.state().pending:
             return self.state()
-        stack = self._stack(lambda: None, forward_stops=False, select=True)
+        stack = self._stack(lambda: None, new=False)
         for left in reversed(range(DESTROY_TRIES)):
             self._errors.clear()
             try:
@@ -88,7 +88,7 @@ class Engine:
 
         Only after a sweep by mark, or before another destroy: what a dropped create made is found by its mark.
         """
-        stack = self._stack(lambda: None, forward_stops=False, select=True)
+        stack = self._stack(lambda: None, new=False)
         try:
             stack.refresh(clear_pending_creates=True, suppress_progress=True)
         except auto.CommandError as error:
@@ -135,11 +135,12 @@ class Engine:
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_urlsafe(24))
 
-    def _stack(self, program: Program, *, forward_stops: bool, select: bool) -> auto.Stack:
+    def _stack(self, program: Program, *, new: bool) -> auto.Stack:
+        """A stack to bring up is new, and may be asked to stop; one that is there is taken down, which goes on."""
         command = DetachedPulumiCommand(
             self._binary,
             logs=self._record.engine_dir / "logs",
-            interrupts=self._interrupts if forward_stops else None,
+            interrupts=self._interrupts if new else None,
             on_start=lambda verb, process: self._record.ledger.write(
                 "engine.process", "note", verb=verb, process=process.to_dict()
             ),
@@ -151,7 +152,7 @@ class Engine:
             project_settings=auto.ProjectSettings(PROJECT, "python"),
             env_vars=self._env(),
         )
-        make = auto.select_stack if select else auto.create_or_select_stack
+        make = auto.create_stack if new else auto.select_stack
         return make(self._record.run_id, PROJECT, program, opts=options)
 
     def _env(self) -> dict[str, str]:
@@ -196,7 +197,10 @@ def clean_message(message: str) -> str:
     text = _NOISE.sub("", message).strip()
     raised = re.findall(r"^(?:[\w.]*\.)?(\w*(?:Error|Exception|Timeout\w*)): (.+)$", text, re.MULTILINE)
     if raised:
-        return str(raised[-1][1]).removeprefix("Exception calling application: ").strip()
+        kind, said = raised[-1]
+        said = said.partition("Exception calling application: ")[2] or said
+        return str(said).strip() if " " in said.strip() else f"{kind}: {said.strip()}"
+    text = text.partition("Exception calling application: ")[2] or text
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     generic = ("update failed", "resource deletion failed", "resource registration failed")
     return " ".join(line for line in lines if line not in generic)[:600]

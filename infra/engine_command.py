@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
+from pulumi._version import version as sdk_version
 from pulumi.automation import CommandResult, PulumiCommand
 from pulumi.automation.errors import create_command_error
 
@@ -43,7 +44,8 @@ class DetachedPulumiCommand(PulumiCommand):
         deadline_s: float = 900.0,
     ) -> None:
         """`interrupts` passes the user's first request to stop on to a writing operation; None keeps it away."""
-        super().__init__(root=str(binary.parent.parent))
+        # not the SDK's way: that wants <root>/bin/pulumi, and starts the CLI once more for a version we know already
+        self.command, self.version = str(binary), sdk_version
         self._logs, self._interrupts, self._on_start, self._deadline_s = logs, interrupts, on_start, deadline_s
         self._count = itertools.count(1)
 

@@ -57,7 +57,7 @@ def read_stack(backend: Path) -> StackState:
             latest = json.loads(path.read_text())["checkpoint"].get("latest") or {}
             resources += [_name(r["urn"]) for r in latest.get("resources", []) if _ours(r["type"])]
             pending += [f"{p['type']} {_name(p['resource']['urn'])}" for p in latest.get("pending_operations", [])]
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
             trouble = f"{path.name}: {type(error).__name__}: {error}"
     return StackState(tuple(resources), tuple(pending), tuple(locks), trouble)
 

@@ -41,9 +41,15 @@ class DhctlError(Exception):
 
     def __init__(self, what: str, next_step: str = "") -> None:
         """`what` is the sentence; `next_step` says what the user can do about it."""
-        super().__init__(f"{what}; {next_step}" if next_step else what)
+        joint = "\n  " if "\n" in what else "; "
+        super().__init__(f"{what}{joint}{next_step}" if next_step else what)
         self.what = what
         self.next_step = next_step
+
+
+def _listed(heading: str, problems: Sequence[str]) -> str:
+    """One problem goes on in the line; several have a line each."""
+    return heading + (problems[0] if len(problems) == 1 else "".join(f"\n  - {problem}" for problem in problems))
 
 
 class UsageError(DhctlError):
@@ -58,7 +64,7 @@ class SpecError(UsageError):
     def __init__(self, source: str, problems: Sequence[str]) -> None:
         self.source = source
         self.problems = tuple(problems)
-        super().__init__(f"{source}: " + "; ".join(self.problems), "`dhctl schema` prints every key")
+        super().__init__(_listed(f"{source}: ", self.problems), "`dhctl schema` prints every key")
 
 
 class UnknownRunError(UsageError):
@@ -78,7 +84,7 @@ class AdmissionError(RefusedError):
 
     def __init__(self, target: str, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
-        super().__init__(f"target {target} cannot take this run: " + "; ".join(self.problems))
+        super().__init__(_listed(f"target {target} cannot take this run: ", self.problems))
 
 
 class EngineError(RefusedError):

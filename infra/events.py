@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class PhaseStarted:
-    """A phase of the run's life begins: "admission", "up", "job", "down" ..."""
+    """A phase of the run's life begins: "engine", "up", "job", "down"."""
 
     phase: str
     detail: str = ""

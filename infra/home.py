@@ -73,6 +73,11 @@ class Home:
             raise StateFolderError(f"no permission to write in {self.runs}", f"set {HOME_ENV} to a folder of yours")
 
 
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the lowest folder above it that is there and may be looked at."""
+    return next(p for p in (path, *path.parents) if os.path.lexists(p))
+
+
 @contextmanager
 def storage_errors(folder: Path, kind: type[DhctlError] = StateFolderError) -> Iterator[None]:
     """Turns "no space left" and "permission denied" under `folder` into a `kind` with a next step."""

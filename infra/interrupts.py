@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -35,7 +35,8 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         for signum in SIGNALS:
-            self._before[signum] = signal.signal(signum, self._on_signal)
+            if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup and background jobs ask for it to be ignored
+                self._before[signum] = signal.signal(signum, self._on_signal)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -46,9 +47,10 @@ class Interrupts:
         if self.reason is not None:
             raise StopNow(signal.Signals(signum).name, self.subject)
         self.reason = signal.Signals(signum).name
-        self._told(f"{self.reason}: finishing this step, then stopping in good order; once more stops at once")
         for forward in list(self._forward):
             forward()
+        with suppress(RuntimeError):  # the signal came in the middle of a print, which cannot be entered twice
+            self._told(f"{self.reason}: finishing this step, then stopping in good order; once more stops at once")
 
     def check(self) -> None:
         """Raises InterruptedRunError when a stop was asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import time
 from collections.abc import Mapping
@@ -72,6 +73,7 @@ def jobs_client(connection: Connection) -> Any:
 
     for chatty in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
         logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)  # uploads and closings concern nobody
+    os.environ.pop("RAY_ADDRESS", None)  # the address of the user's other Ray: it would win over the one given here
     try:
         return JobSubmissionClient(connection.dashboard_url, headers=connection.headers)
     except (ConnectionError, RuntimeError) as error:
@@ -221,7 +223,8 @@ def recover_journal(record: RunRecord, log: Path, report: Report) -> None:
     """Rebuilds what a dead client did not write, from the driver's log that was copied before the cluster went."""
     number = record.last_job()
     submitted = last(record.ledger.entries(), "job")
-    if not number or submitted is None or submitted.phase == "done" or not log.exists():
+    saved = record.job_dir(number) / "result.json"
+    if not number or submitted is None or submitted.phase == "done" or saved.exists() or not log.exists():
         return
     with JobJournal(record.job_dir(number), lambda event: None) as journal:
         for line in log.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -36,7 +36,7 @@ class JobJournal:
         self._log.flush()
         match parse(line):
             case Progress() as told:
-                row = {"stage": told.stage, "step": told.step, "of": told.of, "unit": told.unit, **told.metrics}
+                row = {**told.metrics, "stage": told.stage, "step": told.step, "of": told.of, "unit": told.unit}
                 self._metrics.write(json.dumps(row) + "\n")
                 self._metrics.flush()
                 self._report(JobProgressed(told.stage, told.step, told.of, told.unit, told.metrics))

@@ -25,14 +25,15 @@ class LogStream:
         self._client, self._submission_id = client, submission_id
         self._chunks: queue.Queue[str | None] = queue.Queue()
         self._failure: Exception | None = None
+        self._seen = 0
         self._thread = threading.Thread(target=self._follow, daemon=True, name="job-log")
         self._thread.start()
 
     def _follow(self) -> None:
-        seen = self._first_output()
+        self._seen = self._first_output()
         for attempt in range(RECONNECTS + 1):
             try:
-                seen = asyncio.run(self._follow_once(seen))
+                asyncio.run(self._follow_once())
                 self._failure = None
                 break
             except Exception as error:  # noqa: BLE001 - kept for the reader, who decides
@@ -58,16 +59,15 @@ class LogStream:
                 time.sleep(0.2)
         return 0
 
-    async def _follow_once(self, seen: int) -> int:
-        """Puts what is new behind the first `seen` characters into the queue; how many were seen then."""
+    async def _follow_once(self) -> None:
+        """Puts what is new behind the characters seen so far into the queue."""
         position = 0
         async for chunk in self._client.tail_job_logs(self._submission_id):
-            new = chunk[max(0, seen - position) :]
+            new = chunk[max(0, self._seen - position) :]
             position += len(chunk)
             if new:
                 self._chunks.put(new)
-                seen = max(seen, position)
-        return seen
+                self._seen = position
 
     def lines(self, tick_s: float = 0.2) -> Iterator[str | None]:
         """Lines without their ends; None at least every `tick_s` while nothing comes, so that a reader can look around.

@@ -26,8 +26,19 @@ def closed(record: Path) -> bool:
         return True
     try:
         return bool(json.loads((record / "receipt.json").read_text())["clean"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def take_down(command: list[str], path: Path) -> None:
+    """Runs the command once, in a session of its own: it goes on when it stops this keeper as the last of the run."""
+    with path.open("ab") as log:
+        try:
+            subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, check=False
+            )
+        except OSError as error:  # such as a virtual environment that is being made anew: tried again
+            log.write(f"{command[0]}: {error}\n".encode())
 
 
 def main() -> int:
@@ -43,11 +54,7 @@ def main() -> int:
             return 0
         time.sleep(LOOK_EVERY_S)
     for _ in range(TRIES):
-        with args.log.open("ab") as log:
-            # a session of its own: it goes on when it stops this keeper as the last thing of the run
-            subprocess.run(
-                args.command[1:], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, check=False
-            )
+        take_down(args.command[1:], args.log)
         if closed(args.record):
             return 0
         time.sleep(TRY_AGAIN_S)

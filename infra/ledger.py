@@ -69,7 +69,8 @@ class Ledger:
             size = os.fstat(handle).st_size
             if size and os.pread(handle, 1, size - 1) != b"\n":
                 line = b"\n" + line  # a writer was killed here: keep its torn line apart
-            os.write(handle, line)
+            while line:  # a disk that is almost full takes a part, and says so at the next try
+                line = line[os.write(handle, line) :]
             os.fsync(handle)
         finally:
             os.close(handle)

@@ -36,8 +36,9 @@ class NodeWatch:
                 alive = {i: a for i, a in alive_nodes(self._connection).items() if a != head}
             except ClusterError:
                 continue
-            for node in alive.keys() - known.keys():
-                self._report(NodeChanged(alive[node], "joined", len(alive)))
             for node in known.keys() - alive.keys():
-                self._report(NodeChanged(known[node], "left", len(alive)))
-            known = alive
+                address = known.pop(node)
+                self._report(NodeChanged(address, "left", len(known)))
+            for node in alive.keys() - known.keys():
+                known[node] = alive[node]
+                self._report(NodeChanged(alive[node], "joined", len(known)))

@@ -22,6 +22,8 @@ class Connection:
     gcs_address: str
     raylet_address: str
     token: str = field(repr=False)
+    token_file: str = ""
+    """Where the run's owner finds the token, which the dashboard asks for."""
 
     @property
     def headers(self) -> dict[str, str]:

@@ -8,6 +8,9 @@ from typing import Any, Literal, Self
 
 from dhctl.infra.errors import LeftoverError
 
+NAMED = 5
+"""Things left that an error names one by one; the receipt has them all."""
+
 
 @dataclass(frozen=True)
 class Leftover:
@@ -62,7 +65,11 @@ class Receipt:
         """Raises LeftoverError, which names the first things left and how to remove them, when it is not clean."""
         if self.clean:
             return
-        named = [f"{found.kind} {found.name} (`{found.remove_with}`)" for found in self.leftovers[:5]]
+        named = [f"{found.kind} {found.name} (`{found.remove_with}`)" for found in self.leftovers[:NAMED]]
+        if len(self.leftovers) > NAMED:
+            named.append(f"{len(self.leftovers) - NAMED} more in the receipt")
+        if not self.checks:
+            named.append("nothing was looked at")
         named += [f"{check.place} could not be looked at: {check.unknown}" for check in self.checks if check.unknown]
         raise LeftoverError(
             f"{self.run_id} is not clean: {'; '.join(named)}", f"`dhctl down {self.run_id}` tries again"

@@ -94,16 +94,25 @@ class RunRecord:
     @property
     def output(self) -> str:
         """Folder or s3:// URL under which this run's checkpoints and results lie."""
+        if self.spec.resume is not None:
+            return self.spec.resume
         if self.spec.output is None:
             return str(self.folder / "output")
-        return f"{self.spec.output.rstrip('/')}/{self.run_id}"
+        base, mark, query = self.spec.output.partition("?")  # an S3 URL may carry endpoint and region
+        return f"{base.rstrip('/')}/{self.run_id}{mark}{query}"
 
     def opened(self) -> Entry:
-        """The first line of the ledger. Raises StateFolderError when there is none."""
+        """The first line of the ledger; of a client killed before it wrote that, what the spec says instead.
+
+        Raises StateFolderError when the record has neither.
+        """
         first = last(self.ledger.entries(), "run", "intent")
-        if first is None:
-            raise StateFolderError(f"the record {self.folder} has no readable ledger")
-        return first
+        if first is not None:
+            return first
+        at = datetime.fromtimestamp(self.folder.stat().st_mtime, UTC)
+        expires_at = (at + self.spec.lease).isoformat(timespec="seconds")
+        told = {"name": self.spec.name, "target": self.spec.target.value, "expires_at": expires_at, "client": None}
+        return Entry(at, "run", "intent", told)
 
     @property
     def expires_at(self) -> datetime:

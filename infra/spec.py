@@ -8,8 +8,9 @@ from enum import StrEnum
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.json_schema import GenerateJsonSchema
 
-from dhctl.infra.units import Duration, Size
+from dhctl.infra.units import Duration, Size, format_duration
 
 NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 """A DNS label of at most 40 characters: it becomes part of names in every cloud."""
@@ -43,7 +44,7 @@ class Workers(Frozen):
     """CPU cores of each worker."""
     gpus: int = Field(default=0, ge=0, le=64)
     """GPUs of each worker."""
-    memory: Size = Field(default=2 * _GIB, ge=_GIB // 4)
+    memory: Size = Field(default=2 * _GIB, ge=_GIB // 4, json_schema_extra={"default": "2GiB"})
     """Memory of each worker that Ray may plan with, such as 2GiB."""
     idle_timeout: Duration = Field(default=timedelta(seconds=60), ge=timedelta(seconds=1), le=timedelta(hours=24))
     """After this long without work a worker above `min` leaves."""
@@ -118,11 +119,14 @@ class RunSpec(Frozen):
     """Until when the run may live at all, counted from its start; then it is taken down, finished or not."""
     workers: Workers = Workers()
     job: Job
-    data: str | None = None
+    data: str | None = Field(default=None, min_length=1)
     """Input of the job: a folder, an s3:// URL, or `phantoms` where the job can make sample data."""
-    output: str | None = None
+    output: str | None = Field(default=None, min_length=1)
     """Where checkpoints and results go: a folder or an s3:// URL, in which each run gets a folder of its own; by
     default the run's own record."""
+    resume: str | None = None
+    """Output of an earlier run, a folder or an s3:// URL, from whose last checkpoint the job goes on; set by
+    `dhctl run --resume RUN`."""
     local: LocalSection = LocalSection()
 
     @model_validator(mode="after")
@@ -141,4 +145,15 @@ class RunSpec(Frozen):
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a spec file (draft 2020-12)."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **RunSpec.model_json_schema()}
+    body = RunSpec.model_json_schema(schema_generator=_UnitsInDefaults)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body}
+
+
+class _UnitsInDefaults(GenerateJsonSchema):
+    """Defaults as a spec file would say them."""
+
+    def encode_default(self, dft: Any) -> Any:
+        """A part's default is said by its own keys, and a duration is written with its unit."""
+        if isinstance(dft, BaseModel):
+            return {}
+        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)

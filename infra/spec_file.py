@@ -21,6 +21,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable):
                 if key in seen:
@@ -50,8 +52,8 @@ def parse_spec(text: str, *, source: str, base: Path, target: str | None = None)
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise SpecError(source, [f"{where}{error.problem or 'is not valid YAML'}"]) from error
-    except yaml.YAMLError as error:
-        raise SpecError(source, [f"is not valid YAML ({error})"]) from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # YAML's own dates and tags raise the rest
+        raise SpecError(source, [f"is not valid YAML ({' '.join(str(error).split())})"]) from error
     if not isinstance(tree, dict):
         raise SpecError(source, ["is not a mapping of keys to values; see examples/prostate-local.yaml"])
     if target is not None:
@@ -60,19 +62,30 @@ def parse_spec(text: str, *, source: str, base: Path, target: str | None = None)
         spec = RunSpec.model_validate(tree)
     except ValidationError as error:
         raise SpecError(source, [_sentence(e) for e in error.errors()]) from error
-    return _absolute(spec, base)
+    return _absolute(spec, source, base)
 
 
-def _absolute(spec: RunSpec, base: Path) -> RunSpec:
+def _absolute(spec: RunSpec, source: str, base: Path) -> RunSpec:
     def absolute(value: str | None) -> str | None:
-        if value is None or "://" in value or value == PHANTOMS:
+        if value is None or "://" in value:
             return value
-        return str((base / Path(value).expanduser()).resolve())
+        try:
+            return str((base / Path(value).expanduser()).resolve())
+        except (ValueError, RuntimeError, OSError) as error:  # a NUL, a user without a home, a loop of links
+            raise SpecError(source, [f"{value!r} is no path ({error})"]) from error
+
+    data = spec.data if spec.data == PHANTOMS else absolute(spec.data)
 
     job = spec.job.model_copy(update={"folder": absolute(spec.job.folder)})
     local = spec.local.model_copy(update={"scratch": absolute(spec.local.scratch)})
     return spec.model_copy(
-        update={"job": job, "local": local, "data": absolute(spec.data), "output": absolute(spec.output)}
+        update={
+            "job": job,
+            "local": local,
+            "data": data,
+            "output": absolute(spec.output),
+            "resume": absolute(spec.resume),
+        }
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from dhctl.infra.errors import ClusterError, NotUpError
+from dhctl.infra.errors import ClusterError, NotUpError, StateFolderError
 from dhctl.infra.ray_api import alive_nodes
 from dhctl.infra.receipt import Receipt
 from dhctl.infra.record import RunRecord, RunState
@@ -25,6 +25,7 @@ class Status:
     state: RunState
     workers: int | None
     dashboard_url: str | None
+    token_file: str
     result: dict[str, Any] | None
     receipt: Receipt | None
 
@@ -42,13 +43,14 @@ class Status:
     def rows(self) -> list[tuple[str, str]]:
         """For a table of two columns."""
         known = summary(self.record)
-        rows = [(key.replace("_", " "), str(known[key])) for key in ("run", "name", "target", "state", "started")]
+        rows = [(key, str(known[key])) for key in ("run", "name", "target", "state")]
+        rows.append(("started", local_time(known["started"])))
         left = self.record.expires_at - datetime.now(UTC)
         gone = self.state is RunState.CLEAN
         ends = f" (in {format_duration(left)})" if left.total_seconds() > 0 and not gone else ""
-        rows.append(("lease ends", known["lease_ends"] + ends))
+        rows.append(("lease ends", local_time(known["lease_ends"]) + ends))
         if self.dashboard_url:
-            rows.append(("dashboard", f"{self.dashboard_url} (token: the file `token` in the run folder)"))
+            rows.append(("dashboard", f"{self.dashboard_url} (it asks for the token, in {self.token_file})"))
         if not gone:
             rows.append(("workers", "Ray does not answer" if self.workers is None else str(self.workers)))
         if self.result:
@@ -57,24 +59,38 @@ class Status:
 
 
 def summary(record: RunRecord) -> dict[str, Any]:
-    """One run in a line, from its ledger alone. Times are local."""
-    opened = record.opened()
+    """One run in a line, from its ledger alone. Times are UTC, ISO 8601."""
+    try:
+        opened, expires_at = record.opened(), record.expires_at
+    except StateFolderError:
+        return {
+            **dict.fromkeys(("name", "target", "started", "lease_ends"), None),
+            "run": record.run_id,
+            "state": "damaged",
+        }
     return {
         "run": record.run_id,
         "name": opened.detail["name"],
         "target": opened.detail["target"],
         "state": record.state().value,
-        "started": opened.at.astimezone().strftime(TIME),
-        "lease_ends": record.expires_at.astimezone().strftime(TIME),
+        "started": opened.at.isoformat(timespec="seconds"),
+        "lease_ends": expires_at.isoformat(timespec="seconds"),
     }
+
+
+def local_time(told: str | None) -> str:
+    """An ISO time as a person reads it here."""
+    if told is None:
+        return "?"
+    return datetime.fromisoformat(told).astimezone().strftime(TIME)
 
 
 def look(record: RunRecord, target: Target) -> Status:
     """Asks everyone who may know."""
-    workers, url = None, None
+    workers, url, token_file = None, None, ""
     try:
         with target.connect(record) as connection:
-            url = connection.dashboard_url
+            url, token_file = connection.dashboard_url, connection.token_file
             workers = len(alive_nodes(connection)) - 1
     except (NotUpError, ClusterError):
         workers = None  # told as "does not answer"
@@ -82,4 +98,4 @@ def look(record: RunRecord, target: Target) -> Status:
     result = json.loads(result_path.read_text()) if result_path.exists() else None
     receipt_path = record.receipt_path
     receipt = Receipt.from_dict(json.loads(receipt_path.read_text())) if receipt_path.exists() else None
-    return Status(record, record.state(), workers, url, result, receipt)
+    return Status(record, record.state(), workers, url, token_file, result, receipt)

@@ -10,6 +10,9 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+LONGEST_S = 3650 * 86400
+"""Ten years: dates with a longer duration added may not exist."""
+
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 
@@ -22,6 +25,8 @@ def parse_duration(value: object) -> timedelta:
     if not found or not any(found.groups()):
         raise ValueError(f"{value!r} is not a duration; write a number with a unit, such as 90s, 30m, 2h or 1d12h")
     seconds = sum(int(n) * s for n, s in zip(found.groups(), (86400, 3600, 60, 1), strict=True) if n)
+    if seconds > LONGEST_S:
+        raise ValueError(f"{value!r} is no duration that anybody waits for; write a shorter one, such as 2h")
     return timedelta(seconds=seconds)
 
 
@@ -42,6 +47,8 @@ def parse_size(value: object) -> int:
     found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if not found or found[2] not in _BYTES:
         raise ValueError(f"{value!r} is not a size; write a number with a unit, such as 512MiB or 2GiB")
+    if float(found[1]) > 1e9:
+        raise ValueError(f"{value!r} is no size that any machine has; write a smaller one, such as 2GiB")
     return int(float(found[1]) * _BYTES[found[2]])
 
 

@@ -57,8 +57,9 @@ def run(command: str, timeout_s: float) -> int:
         try:
             process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
-            signal_group(process, signal.SIGKILL)
+            process.kill()
             process.wait()
+        signal_group(process, signal.SIGKILL)  # its children may have ignored the request, and outlive it
         status = TIMED_OUT
     reader.join(timeout=GRACE_S)  # what it started in the background may hold the pipe open for ever
     return 128 - status if status < 0 else status

@@ -91,11 +91,7 @@ def _message(content: Mapping[str, Any]) -> Message | None:
             unit, metrics = content.get("unit", "epoch"), content.get("metrics", {})
             if not isinstance(unit, str) or not isinstance(metrics, dict):
                 return None
-            numbers = {
-                str(name): float(value)
-                for name, value in metrics.items()
-                if isinstance(value, int | float) and not isinstance(value, bool)
-            }
+            numbers = {str(name): float(value) for name, value in metrics.items() if _is_finite(value)}
             return Progress(stage=stage, step=step, of=of, unit=unit, metrics=numbers)
         case {"type": "result", "result": dict(values)}:
             return Result(values)
@@ -103,6 +99,15 @@ def _message(content: Mapping[str, Any]) -> Message | None:
             return Notice(text)
         case _:
             return None
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _emit(content: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -41,13 +42,14 @@ class Head:
     address: str
     ports: Mapping[str, int]
 
-    def connection(self, token: str) -> Connection:
-        """How to reach it from this machine."""
+    def connection(self, token_file: Path) -> Connection:
+        """How to reach it from this machine. Raises OSError when the token is gone."""
         return Connection(
             dashboard_url=f"http://127.0.0.1:{self.ports['dashboard']}",
             gcs_address=f"{self.address}:{self.ports['gcs']}",
             raylet_address=f"{self.address}:{self.ports['raylet']}",
-            token=token,
+            token=token_file.read_text().strip(),
+            token_file=str(token_file),
         )
 
 
@@ -64,10 +66,9 @@ def start_head(settings: ClusterSettings) -> Head:
     """
     folder, ledger = settings.folder, Ledger(settings.ledger_path)
     folder.settings.write_text(json.dumps(settings.to_dict()))
-    token = folder.token.read_text().strip()
     for attempt in range(1, START_TRIES + 1):
         head, process = _start_ray(settings, ledger)
-        if _wait_for_answer(head, process, token):
+        if _wait_for_answer(head, process, folder.token):
             break
         stop_all([process], nodes.GRACE_S + 2)
         nodes.kill_tree(process)
@@ -122,9 +123,9 @@ def _holder(port: int) -> str:
     return ""
 
 
-def _wait_for_answer(head: Head, process: ProcessMark, token: str) -> bool:
+def _wait_for_answer(head: Head, process: ProcessMark, token_file: Path) -> bool:
     """The dashboard may answer before the raylet, and a raylet on a busy machine may still die of waiting."""
-    connection, end = head.connection(token), time.monotonic() + START_TIMEOUT_S
+    connection, end = head.connection(token_file), time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end and process.alive():
         if dashboard_answers(connection) and _accepts(head.address, head.ports["raylet"]):
             return True

@@ -12,7 +12,7 @@ from dhctl.infra.ledger import Ledger
 from dhctl.infra.local import supervisor
 from dhctl.infra.local.head import subnet_of
 from dhctl.infra.local.layout import RunFolder
-from dhctl.infra.local.nodes import kill_tree, supervisors
+from dhctl.infra.local.nodes import kill_tree, session_of, supervisors
 from dhctl.infra.processes import ProcessMark, carries_mark, listeners, stop_all
 from dhctl.infra.receipt import Check, Leftover
 
@@ -31,9 +31,7 @@ def owned_processes(folder: RunFolder, ledger: Ledger) -> list[ProcessMark]:
     for pid in psutil.pids():
         if carries_mark(pid, folder.run_id) or _is_ray_below(pid, folder.path):
             roots.add(pid)
-    found = set(roots)
-    for root in roots:
-        found |= supervisor.members(root)
+    found = roots.union(*map(supervisor.members, roots), *map(session_of, recorded_processes(ledger)))
     found -= {os.getpid(), *(p.pid for p in psutil.Process().parents())}
     return [m for m in map(ProcessMark.of, sorted(found)) if m]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +22,11 @@ SOCKET_PATH_LIMIT = 107
 
 
 def scratch_root(spec: RunSpec) -> Path:
-    """The folder in which run folders lie: the spec's, else one of this user's own under the temp folder."""
-    return Path(spec.local.scratch or Path(tempfile.gettempdir()) / f"dhctl-{os.getuid()}")
+    """The folder in which run folders lie: the spec's, else one of this user's own under /tmp.
+
+    Never by $TMPDIR: a later shell with another value would look for the run in another place.
+    """
+    return Path(spec.local.scratch or f"/tmp/dhctl-{os.getuid()}")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from dhctl.infra.home import nearest_existing
+
 HEAD_MEMORY_BYTES = 700 * 2**20
 """Proportional set size of a head, measured (docs/benchmarks.md)."""
 
@@ -28,7 +30,7 @@ class Machine:
 
 def look(folder: Path) -> Machine:
     """This machine's capacity, with the disk on which `folder` lies or would lie."""
-    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    existing = nearest_existing(folder)
     memory = min(psutil.virtual_memory().available, _cgroup_memory_bytes())
     return Machine(usable_cpus(), memory, len(gpu_indices()), shutil.disk_usage(existing).free)
 
@@ -62,11 +64,12 @@ def gpu_indices() -> tuple[int, ...]:
     listed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     if listed.returncode:
         return ()  # the tool is there, a driver is not
-    present = [int(line) for line in listed.stdout.split()]
+    present = [int(line) for line in listed.stdout.splitlines() if line.strip().isdigit()]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return tuple(present)
-    return tuple(i for i in present if str(i) in visible.split(","))
+    listed_here = [word.strip() for word in visible.split(",")]
+    return tuple(index for index in present if str(index) in listed_here)
 
 
 def choose_gpus(present: Sequence[int], used: Sequence[Sequence[int]], count: int) -> list[int]:

@@ -17,7 +17,7 @@ from dhctl.infra.ledger import Ledger
 from dhctl.infra.local import supervisor
 from dhctl.infra.local.layout import RunFolder
 from dhctl.infra.mark import RUN_ENV
-from dhctl.infra.processes import ProcessMark, stop_all, wait_until
+from dhctl.infra.processes import ProcessMark, boot_id, start_ticks, stop_all, wait_until
 
 GRACE_S = 3.0
 """How long `ray start --block` may take to end its own children before the rest is killed."""
@@ -210,12 +210,20 @@ def stop_nodes(records: Sequence[NodeRecord], ledger: Ledger) -> None:
             kill_tree(record.process)
 
 
+def session_of(process: ProcessMark) -> set[int]:
+    """Pids of a supervisor's session and descendants, also when it is dead itself.
+
+    Empty when another process has its pid now: the kernel gives no number out again that a session still bears.
+    """
+    taken = start_ticks(process.pid) not in (None, process.ticks)
+    return set() if taken or process.boot != boot_id() else supervisor.members(process.pid)
+
+
 def kill_tree(process: ProcessMark) -> None:
     """Kills what is left of a supervisor's session after it ended. Raises TimeoutError when something will not die."""
 
     def gone() -> bool:
-        left = supervisor.members(process.pid) if process.boot == ProcessMark.me().boot else set()
-        marks = [m for m in map(ProcessMark.of, left) if m]
+        marks = [m for m in map(ProcessMark.of, session_of(process)) if m]
         for mark in marks:
             mark.signal(9)
         return not marks

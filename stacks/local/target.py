@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from dhctl.infra.errors import ClusterError, NotUpError
 from dhctl.infra.events import Report
+from dhctl.infra.home import nearest_existing
 from dhctl.infra.ledger import last
 from dhctl.infra.local import head, inventory, machine, nodes
 from dhctl.infra.local.layout import LONGEST_SOCKET, SOCKET_PATH_LIMIT, RunFolder, scratch_root
@@ -82,7 +83,7 @@ class LocalTarget:
             raise NotUpError(f"{record.run_id} is not up", f"`dhctl status {record.run_id}` shows what became of it")
         address, ports = up.detail["outputs"]["address"], up.detail["outputs"]["ports"]
         started = head.Head("", address, {name: int(port) for name, port in ports.items()})
-        yield started.connection(token.read_text().strip())
+        yield started.connection(token)
 
     def job_environment(self, record: RunRecord) -> Mapping[str, str]:
         """The Ray of this run, so that a foreign Ray on the machine is never found by accident."""
@@ -144,7 +145,7 @@ def _capacity(spec: RunSpec, found: machine.Machine) -> Iterator[Requirement]:
 
 def _scratch(spec: RunSpec, found: machine.Machine) -> Iterator[Requirement]:
     root = scratch_root(spec)
-    existing = next(p for p in (root, *root.parents) if p.exists())
+    existing = nearest_existing(root)
     problem = ""
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         problem = f"no permission to make {root}; set local.scratch to a folder of yours"

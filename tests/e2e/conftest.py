@@ -31,7 +31,7 @@ def engine_path() -> Path:
 
 @pytest.fixture
 def dhctl(tmp_path: Path, engine_path: Path) -> Iterator[Dhctl]:
-    """The command in a home of its own. Every run in it must be gone afterwards, or is taken down and the test fails."""
+    """The command in a home of its own. A run in it that is not gone afterwards is taken down, and fails the test."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DHCTL_", "PULUMI_"))}
     env["PATH"] = os.pathsep.join([str(engine_path), str(Path(sys.executable).parent), env["PATH"]])
     env["DHCTL_HOME"] = str(tmp_path / "home")

@@ -32,4 +32,5 @@ def test_the_session_of_the_guide(dhctl: Dhctl) -> None:
     assert "5 of them done by an earlier job" in shown["dhctl logs -f own-job"], "the second `train` goes on"
     assert json.loads(shown["dhctl status own-job --json"])["state"] == "up"
     assert "clean: nothing is left" in shown["dhctl down own-job"]
-    assert [record.state() for record in dhctl.records()] == ["clean"] * 3
+    assert "5 of them done by an earlier job" in shown["dhctl run examples/own-job.yaml --resume own-job"]
+    assert [record.state() for record in dhctl.records()] == ["clean"] * 4

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,14 @@ from dhctl.infra.home import HOME_ENV, Home
 from dhctl.infra.mark import RUN_ENV
 from dhctl.infra.record import RunRecord
 
+PR_SET_CHILD_SUBREAPER = 36
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_leftovers() -> Iterator[None]:
-    """Fails the session when a test leaves a process behind."""
+    """Fails the session when a test leaves a process behind; those whose parent died come to us."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     yield
     left = psutil.Process().children(recursive=True)
     psutil.wait_procs(left, timeout=3)
@@ -65,11 +69,11 @@ def start() -> Iterator[Start]:
 
     yield starting
     for process in started:
-        for member in _tree(process.pid):
+        for member in {*_tree(process.pid), *_session(process.pid)}:
             member.kill()
         process.kill()
         process.wait(5)
-        for pipe in (process.stdout, process.stderr):
+        for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe:
                 pipe.close()
 
@@ -79,6 +83,14 @@ def _tree(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.Error:
         return []
+
+
+def _session(pid: int) -> Iterator[psutil.Process]:
+    """Also those whose parent died: the session stays."""
+    for process in psutil.process_iter():
+        with suppress(OSError):
+            if os.getsid(process.pid) == pid and process.pid != pid:
+                yield process
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def make_spec(**changes: Any) -> RunSpec:
 
 
 def make_record(home: Home, **changes: Any) -> RunRecord:
-    """The record of a run that was just opened, by a client of an earlier boot: nobody may be signalled for it."""
+    """The record of a run just opened, by a client of an earlier boot: nobody is signalled for it."""
     time.sleep(0.002)  # a ledger's times are whole milliseconds, and tests ask for the newest run
     return open_record(home, make_spec(**changes), "0.0", ProcessMark(os.getpid(), 1, "earlier").to_dict())
 
@@ -57,12 +57,13 @@ def make_settings(folder: Path, **changes: Any) -> ClusterSettings:
 
 
 class FakeTarget:
-    """A place without a place: counts what it is asked, fails where it is told to, and finds what it is told is left."""
+    """A place without a place: notes what it is asked, fails where it is told to, finds what it is told is left."""
 
     name = TargetName.LOCAL
 
     def __init__(self, left: tuple[Leftover, ...] = (), fails: Mapping[str, Exception] | None = None) -> None:
-        self.left, self.fails, self.calls = left, dict(fails or {}), []  # type: ignore[var-annotated]
+        self.left, self.fails = left, dict(fails or {})
+        self.calls: list[str] = []
 
     def _called(self, what: str) -> None:
         self.calls.append(what)
@@ -78,10 +79,8 @@ class FakeTarget:
     def program(self, record: RunRecord) -> Program:
         return lambda: None
 
-    @contextmanager
-    def connect(self, record: RunRecord) -> Iterator[Connection]:
+    def connect(self, record: RunRecord) -> AbstractContextManager[Connection]:
         raise NotUpError("not up")
-        yield
 
     def job_environment(self, record: RunRecord) -> Mapping[str, str]:
         return {}
@@ -107,7 +106,8 @@ class FakeEngine:
     """Takes calls, fails where it is told to."""
 
     def __init__(self, fails: Mapping[str, Exception] | None = None) -> None:
-        self.fails, self.calls = dict(fails or {}), []  # type: ignore[var-annotated]
+        self.fails = dict(fails or {})
+        self.calls: list[str] = []
 
     def __getattr__(self, what: str) -> Callable[[], StackState]:
         if what not in ("settle", "destroy", "refresh", "forget"):
@@ -151,13 +151,14 @@ def write_lock(backend: Path, stack: str, pid: int, host: str) -> Path:
 
 def resource(stack: str, kind: str, name: str) -> dict[str, Any]:
     """One resource of a checkpoint."""
-    custom = kind not in ("pulumi:pulumi:Stack",)
+    custom = kind != "pulumi:pulumi:Stack"
     return {"urn": f"urn:pulumi:{stack}::dhctl::{kind}::{name}", "custom": custom, "type": kind, "id": "x"}
 
 
 def hold_lock(record: RunRecord, start: Callable[..., subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
     """Another process that holds a run. The same flock(2) as filelock takes, in a Python that starts quickly."""
-    code = "import fcntl, signal, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True)"
+    code = "import fcntl, signal, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX)"
+    code += "; print('held', flush=True)"
     holder = start(
         *(sys.executable, "-IS", "-c", f"{code}; signal.pause()", str(record.folder / "lock")), stdout=subprocess.PIPE
     )

@@ -97,7 +97,6 @@ def test_a_receipt_is_a_table_with_a_verdict(verdict: str, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("line", ["key:x:value", "a:b:c", "[red]:warning:[/red]", "C:\\slides\\"])
-@pytest.mark.xfail(reason="BUG: rich takes `:x:` for an emoji, and its escape doubles a backslash at the end")
 def test_what_a_job_prints_is_shown_as_it_is(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with Console() as console:
         console.report(events.JobLogged(line))
@@ -111,7 +110,6 @@ class Latin(io.TextIOWrapper):
         super().__init__(io.BytesIO(), encoding="ascii")
 
 
-@pytest.mark.xfail(raises=UnicodeEncodeError, reason="BUG: a character that the terminal lacks ends the run as a bug")
 @pytest.mark.parametrize("event", [events.JobLogged("grün"), events.Warned("half a pair \ud83d")])
 def test_a_character_that_the_terminal_lacks_ends_nothing(event: events.Event, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", Latin())
@@ -130,15 +128,7 @@ print("went on", file=sys.stderr)
 """
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        "json",
-        pytest.param(
-            "plain", marks=pytest.mark.xfail(reason="BUG: rich ends the process at a broken pipe, run or not")
-        ),
-    ],
-)
+@pytest.mark.parametrize("form", ["json", "plain"])
 def test_a_reader_that_leaves_does_not_end_the_run(form: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -182,9 +172,6 @@ def test_a_jobs_metric_is_told_with_its_interval_and_baseline() -> None:
     assert metric_lines({"metric": {"own": 1}}) == ['metric {"own": 1}']
 
 
-@pytest.mark.xfail(
-    raises=(TypeError, ValueError), reason="BUG: numbers that are none (null, text) raise after training"
-)
 def test_a_metric_without_an_interval_is_told_all_the_same() -> None:
     odd = {"name": "qwk", "value": 0.8, "ci95": [None, None], "baseline": {"name": "majority", "value": 0.0}}
     assert metric_lines({"metric": odd})

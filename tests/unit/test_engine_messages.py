@@ -53,12 +53,10 @@ def test_an_exception_of_a_dynamic_provider_loses_its_frame() -> None:
     assert "<{%" not in clean_message(TRACEBACK)
 
 
-@pytest.mark.xfail(reason="BUG: grpc's frame goes only where an exception's type stands before it")
 def test_grpcs_frame_goes_wherever_it_stands() -> None:
     assert clean_message(TRACEBACK) == "port 8265 is taken by nginx (pid 7); set local.dashboard_port"
 
 
-@pytest.mark.xfail(reason="BUG: of an exception without a sentence of its own only a bare word stays")
 @pytest.mark.parametrize("raised", ["KeyError: 'address'", "ValueError: 7"])
 def test_an_exception_without_a_sentence_keeps_its_type(raised: str) -> None:
     assert clean_message(f"Traceback (most recent call last):\n  File ...\n{raised}") == raised

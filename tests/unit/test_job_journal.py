@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from dhctl.infra.events import Event, JobLogged, JobProgressed, Warned
 from dhctl.infra.job_journal import JobJournal
 
@@ -38,13 +36,11 @@ def test_text_that_is_no_text_is_kept_readable(tmp_path: Path, told: list[Event]
     assert (tmp_path / "driver.log").read_text() == "half a pair ?\n"
 
 
-@pytest.mark.xfail(raises=OverflowError, reason="BUG: a whole number beyond a float's range ends the client's journal")
 def test_a_metric_of_any_size_ends_nothing(tmp_path: Path, told: list[Event]) -> None:
     with JobJournal(tmp_path, told.append) as journal:
         journal.take('@dhctl {"type":"progress","stage":"t","step":1,"of":1,"metrics":{"n":1%s}}' % ("0" * 400))
 
 
-@pytest.mark.xfail(reason="BUG: NaN, which no other JSON reader takes, is written to metrics.jsonl")
 def test_metrics_are_json_for_every_reader(tmp_path: Path, told: list[Event]) -> None:
     def refuse(constant: str) -> float:
         raise ValueError(constant)
@@ -54,7 +50,6 @@ def test_metrics_are_json_for_every_reader(tmp_path: Path, told: list[Event]) ->
     json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)
 
 
-@pytest.mark.xfail(reason="BUG: a metric called `step` or `stage` takes the place of the row's own")
 def test_a_metrics_name_does_not_hide_the_step(tmp_path: Path, told: list[Event]) -> None:
     with JobJournal(tmp_path, told.append) as journal:
         journal.take('@dhctl {"type":"progress","stage":"train","step":3,"of":9,"metrics":{"step":0.5}}')

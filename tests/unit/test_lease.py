@@ -58,7 +58,7 @@ def down_that_is_clean_after(folder: Path, count: int) -> list[str]:
 
 
 def test_the_run_is_ended_at_its_lease(run_folder: Path, keep: Callable[..., int], tmp_path: Path) -> None:
-    end = time.time() + 0.3
+    end = time.time() + 0.15
     assert keep(run_folder, *down_that_is_clean_after(run_folder, 1), until=end) == 0
     assert time.time() >= end
     assert tries(run_folder) == 1
@@ -93,7 +93,7 @@ def test_it_leaves_early_when_the_run_is_over(run_folder: Path, keep: Callable[.
         "{",
         "{}",
         "",
-        pytest.param("[]", marks=pytest.mark.xfail(raises=TypeError, reason="BUG: TypeError is not caught")),
+        pytest.param("[]"),
     ],
 )
 def test_a_receipt_that_is_not_clean_closes_nothing(run_folder: Path, receipt: str) -> None:
@@ -101,7 +101,6 @@ def test_a_receipt_that_is_not_clean_closes_nothing(run_folder: Path, receipt: s
     assert not lease_keeper.closed(run_folder)
 
 
-@pytest.mark.xfail(reason="BUG: a command that cannot be started (a venv that is gone for a moment) ends the keeper")
 def test_a_command_that_cannot_be_started_is_tried_again(run_folder: Path, keep: Callable[..., int]) -> None:
     assert keep(run_folder, str(run_folder / "absent")) == 1
     log = (run_folder.parent / "lease.log").read_text()

@@ -98,15 +98,15 @@ def test_links_inside_are_not_followed(folder: RunFolder, tmp_path: Path) -> Non
 
 def test_a_root_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 12345)
-    with pytest.raises(ClusterError, match="belongs to another user; set local.scratch to a folder of yours"):
+    with pytest.raises(ClusterError, match=r"belongs to another user; set local\.scratch to a folder of yours"):
         RunFolder(tmp_path, RUN).create()
     assert not RunFolder(tmp_path, RUN).is_ours()
 
 
 def test_the_scratch_folder_is_the_specs_or_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert scratch_root(make_spec(local={"scratch": str(tmp_path)})) == tmp_path
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert scratch_root(make_spec()) == tmp_path / f"dhctl-{os.getuid()}"
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # another shell's may differ, and then the run would not be found
+    assert scratch_root(make_spec()) == Path(f"/tmp/dhctl-{os.getuid()}")
 
 
 def test_the_longest_socket_is_as_long_as_a_real_one(tmp_path: Path) -> None:

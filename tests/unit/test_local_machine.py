@@ -46,7 +46,7 @@ def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str, visible
         ("", ()),
         ("1,10", (1, 10)),
         ("0", (0,)),
-        pytest.param("0, 1", (0, 1), marks=pytest.mark.xfail(reason="BUG: CUDA takes a space after the comma")),
+        pytest.param("0, 1", (0, 1)),
     ],
 )
 def test_gpus_are_those_that_this_process_may_use(
@@ -61,7 +61,6 @@ def test_a_tool_without_a_driver_means_no_gpus(tmp_path: Path, monkeypatch: pyte
     assert machine.gpu_indices() == ()
 
 
-@pytest.mark.xfail(raises=ValueError, reason="BUG: the tool's words are read as numbers")
 def test_a_tool_that_finds_no_devices_means_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nvidia_smi(tmp_path, monkeypatch, "print('No devices were found')", None)
     assert machine.gpu_indices() == ()

@@ -26,10 +26,12 @@ HEAD = head.Head("head-1", "127.1.2.2", {"gcs": 6379, "dashboard": 8265, "raylet
 
 
 class SleepingNodes:
-    """Stands in for `nodes.spawn`: real supervisors, but each with `sleep` instead of Ray."""
+    """Stands in for `nodes.spawn`: starts `sleep` instead of Ray; where it matters, under a real supervisor."""
 
     def __init__(self, settings: ClusterSettings) -> None:
-        self.settings, self.commands, self.environments = settings, [], []  # type: ignore[var-annotated]
+        self.settings, self.supervised = settings, False
+        self.commands: list[list[str]] = []
+        self.environments: list[dict[str, str]] = []
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def __call__(
@@ -38,11 +40,13 @@ class SleepingNodes:
         self.commands.append(list(command))
         self.environments.append(dict(env))
         words = [sys.executable, "-I", "-S", supervisor.__file__, "--run", settings.run_id, "--node", node_id]
-        words += ["--grace", "0.1", "--until", "4e9", "--", "sleep", "60"]
-        self.processes.append(subprocess.Popen(words, start_new_session=True, env=dict(env)))
-        mark = ProcessMark.of(self.processes[-1].pid)
+        words += ["--grace", "0.1", "--until", "4e9", "--"]
+        started = subprocess.Popen([*(words if self.supervised else []), "sleep", "60"], start_new_session=True)
+        self.processes.append(started)
+        mark = ProcessMark.of(started.pid)
         assert mark
-        assert wait_until(lambda: bool(supervisor.members(mark.pid)), 5)  # else its handlers are not set yet
+        if self.supervised:  # until it has its handlers and its command
+            assert wait_until(lambda: bool(supervisor.members(mark.pid)), 5, every_s=0.01)
         return mark
 
     def end(self) -> None:
@@ -96,7 +100,7 @@ def test_workers_come_and_go(provider: LocalNodeProvider, settings: ClusterSetti
     assert {provider.internal_ip(n) for n in both} == {head.subnet_of(settings.run_id) + last for last in "34"}
     provider.terminate_nodes(both)
     assert provider.non_terminated_nodes({}) == []
-    assert all(p.wait(5) == 0 for p in spawned.processes)
+    assert all(p.wait(5) is not None for p in spawned.processes)
     assert list((settings.folder.path / "tmp").iterdir()) == []
     acts = [(e.act, e.phase) for e in Ledger(settings.ledger_path).entries()]
     assert acts[:2] == [("node.start", "intent"), ("node.start", "done")]
@@ -147,7 +151,7 @@ def test_too_few_gpus_are_a_refusal(
 
 def test_ids_are_never_used_again(provider: LocalNodeProvider, settings: ClusterSettings) -> None:
     seen: set[str] = set()
-    for _ in range(4):
+    for _ in range(2):
         add(provider)
         (node,) = provider.non_terminated_nodes(WORKERS)
         assert node not in seen
@@ -172,6 +176,7 @@ def test_a_worker_that_nobody_recorded_is_ended(
     provider: LocalNodeProvider, settings: ClusterSettings, spawned: SleepingNodes
 ) -> None:
     add(provider)
+    spawned.supervised = True
     stray = spawned(settings, "w-stray", ["ray"], dict(os.environ))  # its autoscaler died before it wrote the record
     second = make_provider(settings)
     assert not stray.alive()
@@ -219,8 +224,10 @@ def test_the_head_is_never_ended(
 def test_a_worker_that_died_is_forgotten_and_makes_room(
     provider: LocalNodeProvider, settings: ClusterSettings, spawned: SleepingNodes
 ) -> None:
+    spawned.supervised = True
     add(provider, 2)
     children = supervisor.members(spawned.processes[0].pid)
+    assert children
     spawned.processes[0].kill()
     spawned.processes[0].wait()
     assert len(provider.non_terminated_nodes(WORKERS)) == 1

@@ -120,7 +120,6 @@ def test_a_pid_of_an_earlier_boot_kills_nobody(foreign: tuple[ProcessMark, int])
     assert start_ticks(child) is not None
 
 
-@pytest.mark.xfail(reason="BUG: kill_tree takes the pid for the process, and kills the tree of whoever has it now")
 def test_a_pid_that_somebody_else_has_now_kills_nobody(foreign: tuple[ProcessMark, int]) -> None:
     mark, child = foreign
     nodes.kill_tree(replace(mark, ticks=mark.ticks - 1))  # our supervisor died; its pid was given out again

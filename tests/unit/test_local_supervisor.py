@@ -103,7 +103,7 @@ def test_a_command_may_end_in_good_order(tmp_path: Path, supervise: Supervise, p
 
 
 def test_the_tree_ends_at_its_time(tmp_path: Path, supervise: Supervise, pid_file: Callable[[], int]) -> None:
-    process = supervise(*daemon(tmp_path / "pid", 60), until=time.time() + 0.5)
+    process = supervise(*daemon(tmp_path / "pid", 60), until=time.time() + 0.3)
     escaped = pid_file()
     assert process.wait(5) == 0
     assert start_ticks(escaped) is None

@@ -62,7 +62,6 @@ def test_what_is_left_is_named_with_the_command_that_removes_it() -> None:
     assert caught.value.__cause__ is cause
 
 
-@pytest.mark.xfail(reason="BUG: five things are named and the rest is silent; a receipt without checks names no reason")
 def test_more_than_five_things_are_counted() -> None:
     many = Check("machine", "processes", tuple(Leftover("process", str(n), f"kill {n}") for n in range(12)))
     with pytest.raises(LeftoverError, match="7 more"):

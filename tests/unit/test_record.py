@@ -99,7 +99,7 @@ def test_a_damaged_record_is_told_as_such(record: RunRecord) -> None:
     with pytest.raises(StateFolderError, match="has no readable spec"):
         _ = RunRecord(record.home, record.run_id).spec
     record.ledger.path.write_text("")
-    with pytest.raises(StateFolderError, match="has no readable ledger"):
+    with pytest.raises(StateFolderError, match="has no readable"):
         record.opened()
 
 
