@@ -21,8 +21,8 @@ bootstrap: ## Makes .venv and fetches the Pulumi engine; quick when both are the
 demo: bootstrap ## One training run on this machine: up, train, down, receipt
 	$(BIN)/dhctl run examples/prostate-local.yaml
 
-test: bootstrap ## All tests: unit, then contract and e2e with the real engine and Ray
-	$(PYTEST) tests/unit tests/contract tests/e2e
+test: bootstrap ## All tests: unit, contract, jobs without a cluster, then e2e with the real engine and Ray
+	$(PYTEST) tests/unit tests/contract tests/jobs tests/e2e
 
 unit: bootstrap ## Only the unit tests: seconds
 	$(PYTEST) tests/unit -m "not e2e"

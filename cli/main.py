@@ -31,6 +31,14 @@ class Verbs(click.Group):
         command: click.Command = importlib.import_module(f"dhctl.cli.{cmd_name}").command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """A reader of the output who leaves is no error; click would make it one."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _silence()
+            return None
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -65,10 +73,6 @@ def run_group(arguments: list[str]) -> int:
         group.main(arguments, prog_name="dhctl", standalone_mode=False)
     except click.exceptions.Exit as leave:
         return leave.exit_code
-    except BrokenPipeError:
-        _silence()
-    except SystemExit:
-        return ExitCode.DONE  # click's way at a broken pipe, which it saw before us
     except BaseException as error:  # noqa: BLE001 - each becomes a sentence and an exit code
         return _exit_code(error, arguments)
     return ExitCode.DONE

@@ -107,13 +107,21 @@ def _missing_script(folder: Path, entrypoint: str, installs: bool) -> str:
     return "" if shutil.which(program, path=path) else program
 
 
+def _size(path: Path) -> int:
+    """Bytes that a copy of the file would have; nothing for a link that leads nowhere."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def _too_large(folder: Path) -> bool:
     """Whether what would be sent is above what Ray takes; stops counting there."""
     total = 0
     for place, folders, files in os.walk(folder):
         left_out = bundle.LEFT_OUT(place, [*folders, *files])
         folders[:] = [name for name in folders if name not in left_out]
-        total += sum((Path(place) / name).lstat().st_size for name in files if name not in left_out)
+        total += sum(_size(Path(place) / name) for name in files if name not in left_out)
         if total > SENT_LIMIT_BYTES:
             return True
     return False

@@ -11,7 +11,7 @@ from dhctl.infra.engine import Engine, backend_folder
 from dhctl.infra.engine_state import StackState, read_stack
 from dhctl.infra.errors import RunBusyError
 from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report, Warned
-from dhctl.infra.ledger import Entry
+from dhctl.infra.ledger import Entry, last
 from dhctl.infra.processes import ProcessMark
 from dhctl.infra.receipt import Check, Leftover, Receipt, now
 from dhctl.infra.record import RunRecord, RunState
@@ -120,9 +120,10 @@ class TakeDown:
 
     def _collect(self) -> None:
         self._target.collect(self._record)
-        drivers = sorted(self._record.logs_dir.glob("job-driver-*.log"), key=lambda p: p.stat().st_mtime)
-        if drivers:
-            job.recover_journal(self._record, drivers[-1], self._report)
+        submitted = last(self._record.ledger.entries(), "job", "intent")
+        if submitted:
+            log = self._record.logs_dir / f"job-driver-{submitted.detail['submission']}.log"
+            job.recover_journal(self._record, log, self._report)
 
     def _destroy(self) -> None:
         if self._has_stack and not stack_state(self._record).empty:

@@ -68,7 +68,9 @@ class Home:
             for folder in (self.root, self.runs):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not (self.root / "format").exists():
-                (self.root / "format").write_text(json.dumps({"format": FORMAT}) + "\n")
+                written = self.root / f".format.{os.getpid()}"
+                written.write_text(json.dumps({"format": FORMAT}) + "\n")
+                written.replace(self.root / "format")
         if not os.access(self.runs, os.W_OK | os.X_OK):
             raise StateFolderError(f"no permission to write in {self.runs}", f"set {HOME_ENV} to a folder of yours")
 

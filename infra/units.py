@@ -9,9 +9,22 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_BYTES = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTES = {
+    "B": 1,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
 LONGEST_S = 3650 * 86400
 """Ten years: dates with a longer duration added may not exist."""
+
+LARGEST_BYTES = 2**60
+"""An EiB."""
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
@@ -42,14 +55,13 @@ def format_duration(value: timedelta) -> str:
 
 def parse_size(value: object) -> int:
     """`"2GiB"`, `"512MiB"`, `"1.5GB"` in bytes. Raises ValueError with a sentence for anything else."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 2**20:
-        return value  # bytes, as our own serialisation of a spec may carry them
     found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if not found or found[2] not in _BYTES:
         raise ValueError(f"{value!r} is not a size; write a number with a unit, such as 512MiB or 2GiB")
-    if float(found[1]) > 1e9:
+    size_bytes = float(found[1]) * _BYTES[found[2]]
+    if size_bytes > LARGEST_BYTES:
         raise ValueError(f"{value!r} is no size that any machine has; write a smaller one, such as 2GiB")
-    return int(float(found[1]) * _BYTES[found[2]])
+    return int(size_bytes)
 
 
 def format_size(size_bytes: float) -> str:
@@ -73,5 +85,6 @@ Duration = Annotated[
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
-    WithJsonSchema(_schema(r"^\d+(\.\d+)?\s*(KiB|MiB|GiB|TiB|kB|MB|GB|TB)$", "2GiB")),
+    PlainSerializer(lambda size_bytes: f"{size_bytes}B", return_type=str, when_used="json"),
+    WithJsonSchema(_schema(r"^\d+(\.\d+)?\s*(B|KiB|MiB|GiB|TiB|kB|MB|GB|TB)$", "2GiB")),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from dhctl.infra.local.nodes import kill_tree, session_of, supervisors
 from dhctl.infra.processes import ProcessMark, carries_mark, listeners, stop_all
 from dhctl.infra.receipt import Check, Leftover
 
-RAY_TITLES = ("ray::", "raylet", "gcs_server", "dashboard")
+RAY_TITLE = re.compile(r"ray::|ray-dashboard-|(raylet|gcs_server)$")
+"""How Ray's processes call themselves that may have lost their environment."""
 
 
 def owned_processes(folder: RunFolder, ledger: Ledger) -> list[ProcessMark]:
@@ -48,7 +50,7 @@ def recorded_processes(ledger: Ledger) -> Iterator[ProcessMark]:
 def _is_ray_below(pid: int, folder: Path) -> bool:
     try:
         title = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-        if not Path(title.split("\0")[0].split(" ")[0]).name.startswith(RAY_TITLES):
+        if not RAY_TITLE.match(Path(title.split("\0")[0].split(" ")[0]).name):
             return False
         links = [Path(f"/proc/{pid}/cwd"), *Path(f"/proc/{pid}/fd").iterdir()]
         return any(_link(link).startswith(f"{folder}/") for link in links)

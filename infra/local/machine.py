@@ -17,6 +17,9 @@ from dhctl.infra.home import nearest_existing
 HEAD_MEMORY_BYTES = 700 * 2**20
 """Proportional set size of a head, measured (docs/benchmarks.md)."""
 
+NVIDIA_SMI_S = 8.0
+"""How long nvidia-smi may take: the first call after a boot loads the driver."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -61,7 +64,10 @@ def gpu_indices() -> tuple[int, ...]:
     if not shutil.which("nvidia-smi"):
         return ()
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    listed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_S, check=False)
+    except (subprocess.TimeoutExpired, OSError):
+        return ()  # it hangs when the driver is broken
     if listed.returncode:
         return ()  # the tool is there, a driver is not
     present = [int(line) for line in listed.stdout.splitlines() if line.strip().isdigit()]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 
-from unit.test_docs import REPO, SESSION, follows_cluster
-
 from e2e.driver import Dhctl
+from unit.test_docs import REPO, SESSION, follows_cluster
 
 
 def test_the_session_of_the_guide(dhctl: Dhctl) -> None:

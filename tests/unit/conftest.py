@@ -13,12 +13,12 @@ from typing import Any
 
 import psutil
 import pytest
-from unit.fakes import make_record
 
 from dhctl.infra.events import Event
 from dhctl.infra.home import HOME_ENV, Home
 from dhctl.infra.mark import RUN_ENV
 from dhctl.infra.record import RunRecord
+from unit.fakes import make_record
 
 PR_SET_CHILD_SUBREAPER = 36
 Start = Callable[..., "subprocess.Popen[bytes]"]

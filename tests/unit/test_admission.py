@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.fakes import FakeTarget, make_spec
 
 from dhctl.infra.admission import admit, requirements
 from dhctl.infra.errors import AdmissionError, ExitCode
@@ -19,6 +18,7 @@ from dhctl.infra.local import machine
 from dhctl.infra.spec import RunSpec
 from dhctl.infra.target import Requirement
 from dhctl.stacks.local.target import LocalTarget
+from unit.fakes import FakeTarget, make_spec
 
 
 @pytest.fixture(autouse=True)

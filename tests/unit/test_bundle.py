@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.fakes import make_record
 
 from dhctl.infra.bundle import LAUNCHER, stage
 from dhctl.infra.errors import RefusedError, StateFolderError
 from dhctl.infra.home import Home
 from dhctl.infra.record import RunRecord
+from unit.fakes import make_record
 
 RAY = {"RAY_ADDRESS": "127.1.2.2:6379"}
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.fakes import make_record
 
 from dhctl.cli import main
 from dhctl.cli.main import VERBS, run_group
@@ -19,6 +18,7 @@ from dhctl.infra.home import Home
 from dhctl.infra.interrupts import StopNow
 from dhctl.infra.mark import RUN_ID
 from dhctl.infra.record import RunRecord
+from unit.fakes import make_record
 
 HEAVY = ("ray", "pulumi", "torch", "boto3", "pydantic", "requests", "grpc", "psutil", "rich", "yaml")
 

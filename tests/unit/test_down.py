@@ -11,8 +11,6 @@ from collections.abc import Callable
 import psutil
 import pytest
 from pulumi.automation import CommandError, CommandResult
-from unit.conftest import Start
-from unit.fakes import FakeEngine, FakeTarget, hold_lock, resource, write_checkpoint, write_lock
 
 from dhctl.infra import down, job
 from dhctl.infra.down import TakeDown, take_down
@@ -22,6 +20,8 @@ from dhctl.infra.events import Event, Noted, PhaseDone, PhaseStarted, Warned
 from dhctl.infra.processes import ProcessMark
 from dhctl.infra.receipt import Leftover, Receipt
 from dhctl.infra.record import RunRecord, RunState
+from unit.conftest import Start
+from unit.fakes import FakeEngine, FakeTarget, hold_lock, resource, write_checkpoint, write_lock
 
 SERVER = Leftover("server", "node-1", "delete node-1")
 STEPS = ["collect", "release_workers", "sweep"]

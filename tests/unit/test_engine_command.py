@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 from pulumi.automation import CommandError
-from unit.conftest import Start
-from unit.fakes import script
 
 from dhctl.infra import engine_command
 from dhctl.infra.engine_command import DetachedPulumiCommand
 from dhctl.infra.errors import EngineError
 from dhctl.infra.interrupts import Interrupts
 from dhctl.infra.processes import ProcessMark, start_ticks
+from unit.conftest import Start
+from unit.fakes import script
 
 STAND_IN = """
 # Stand-in for the Pulumi CLI: takes a lock, works in steps, prints each; at the first SIGINT it finishes its step,

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from unit.conftest import Start
-from unit.fakes import resource, write_checkpoint, write_lock
 
 from dhctl.infra.engine_state import StackLock, StackState, read_stack
+from unit.conftest import Start
+from unit.fakes import resource, write_checkpoint, write_lock
 
 STACK = "dh-aaaabbbbcc"
 HERE = socket.gethostname()

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from unit.conftest import Start
 
 from dhctl.infra.processes import start_ticks
 from dhctl.ray_jobs import launch
+from unit.conftest import Start
 
 QUICK = """
 import importlib.util, sys

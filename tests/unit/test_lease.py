@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from unit.conftest import Start
-from unit.fakes import make_record, script
 
 from dhctl.infra import lease, lease_keeper
 from dhctl.infra.home import Home
 from dhctl.infra.processes import ProcessMark
 from dhctl.infra.record import RunRecord
+from unit.conftest import Start
+from unit.fakes import make_record, script
 
 QUICK = """
 import importlib.util, sys

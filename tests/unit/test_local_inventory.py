@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from unit.conftest import Start
-from unit.fakes import make_settings
 
 from dhctl.infra.ledger import Ledger
 from dhctl.infra.local import inventory, nodes
@@ -20,6 +18,8 @@ from dhctl.infra.local.layout import RunFolder
 from dhctl.infra.local.nodes import ClusterSettings
 from dhctl.infra.mark import RUN_ENV
 from dhctl.infra.processes import ProcessMark
+from unit.conftest import Start
+from unit.fakes import make_settings
 
 LISTEN = """
 import socket, sys, time

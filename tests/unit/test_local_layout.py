@@ -7,10 +7,10 @@ import stat
 from pathlib import Path
 
 import pytest
-from unit.fakes import make_spec
 
 from dhctl.infra.errors import ClusterError
 from dhctl.infra.local.layout import LONGEST_SOCKET, RunFolder, scratch_root
+from unit.fakes import make_spec
 
 RUN = "dh-aaaabbbbcc"
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from unit.fakes import script
 
 from dhctl.infra.local import machine
+from unit.fakes import script
 
 
 @pytest.fixture(autouse=True)

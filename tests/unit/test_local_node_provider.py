@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 from ray.autoscaler.node_launch_exception import NodeLaunchException
-from unit.fakes import make_settings
 
 from dhctl.infra.ledger import Ledger
 from dhctl.infra.local import head, machine, node_provider, nodes, supervisor
 from dhctl.infra.local.node_provider import LocalNodeProvider
 from dhctl.infra.local.nodes import ClusterSettings, NodeRecord
 from dhctl.infra.processes import ProcessMark, start_ticks, wait_until
+from unit.fakes import make_settings
 
 TAGS = {"ray-node-type": "worker", "ray-user-node-type": "worker", "ray-node-status": "uninitialized"}
 WORKERS = {"ray-node-type": "worker"}

@@ -11,14 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from unit.conftest import Start
-from unit.fakes import make_settings
 
 from dhctl.infra.ledger import Ledger
 from dhctl.infra.local import nodes
 from dhctl.infra.local.nodes import ClusterSettings, NodeRecord
 from dhctl.infra.mark import RUN_ENV
 from dhctl.infra.processes import ProcessMark, start_ticks
+from unit.conftest import Start
+from unit.fakes import make_settings
 
 TAGS = {"ray-node-type": "worker"}
 

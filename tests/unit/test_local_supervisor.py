@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from unit.conftest import Start
 
 from dhctl.infra.local import supervisor
 from dhctl.infra.processes import start_ticks
+from unit.conftest import Start
 
 FAR = 4e9
 DAEMON = """

@@ -9,10 +9,10 @@ import time
 from dataclasses import replace
 
 import pytest
-from unit.conftest import Start
 
 from dhctl.infra.mark import RUN_ENV
 from dhctl.infra.processes import ProcessMark, carries_mark, start_ticks, stop_all, wait_until
+from unit.conftest import Start
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 

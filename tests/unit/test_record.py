@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from unit.conftest import Start
-from unit.fakes import hold_lock, make_record, make_spec
 
 from dhctl.infra.errors import ExitCode, RunBusyError, StateFolderError, UnknownRunError
 from dhctl.infra.home import Home
 from dhctl.infra.ledger import Entry, Phase
 from dhctl.infra.record import RunRecord, RunState, all_records, find_record, fold_state, open_record
+from unit.conftest import Start
+from unit.fakes import hold_lock, make_record, make_spec
 
 Story = list[tuple[str, Phase]]
 BORN: Story = [("run", "intent")]

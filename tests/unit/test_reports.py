@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from unit.fakes import FakeTarget, make_record, make_spec
 
 from dhctl.infra import doctor
 from dhctl.infra.engine_install import Candidate
@@ -17,6 +16,7 @@ from dhctl.infra.ledger import Entry, Phase
 from dhctl.infra.record import RunRecord
 from dhctl.infra.status import local_time, look, summary
 from dhctl.infra.usual import usual_durations
+from unit.fakes import FakeTarget, make_record, make_spec
 
 SPEC = make_spec()
 START = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from unit.ray_jobs.sample_slides import write_cohort
 
 from dhctl.ray_jobs import report
 from dhctl.ray_jobs.prostate.__main__ import run
+from jobs.sample_slides import write_cohort
 
 SMALL = '{"epochs":2,"draws_per_epoch":1,"tile_px":32,"bag_tiles":4,"validation_share":0.2,"test_share":0.2}'
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from unit.ray_jobs.sample_slides import quick_settings, tissue_picture, write_cohort, write_slide
 
 from dhctl.ray_jobs.environment import RefusedInputError
 from dhctl.ray_jobs.prostate import preparation
@@ -16,6 +15,7 @@ from dhctl.ray_jobs.prostate.preparation import prepare, read_cohort
 from dhctl.ray_jobs.prostate.shards import pack, unpack
 from dhctl.ray_jobs.prostate.spread import InThisProcess
 from dhctl.ray_jobs.storage import open_store
+from jobs.sample_slides import quick_settings, tissue_picture, write_cohort, write_slide
 
 HERE = InThisProcess()
 

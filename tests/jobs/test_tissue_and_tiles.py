@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
-from unit.ray_jobs.sample_slides import quick_settings, tissue_picture, write_slide
 
 from dhctl.ray_jobs.prostate.slides import UnreadableSlideError, open_slide, resolution
 from dhctl.ray_jobs.prostate.tiles import tile_corners, tissue_tiles
 from dhctl.ray_jobs.prostate.tissue import tissue_mask
+from jobs.sample_slides import quick_settings, tissue_picture, write_slide
 
 
 def test_tissue_is_found_and_glass_is_not() -> None:

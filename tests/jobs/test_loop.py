@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from unit.ray_jobs.sample_slides import quick_settings
 
 from dhctl.ray_jobs.environment import RefusedInputError
 from dhctl.ray_jobs.prostate.bags import BagReader, epoch_steps, read_steps
@@ -16,6 +15,7 @@ from dhctl.ray_jobs.prostate.runner import STATE_FILE, Metrics, PlainRunner
 from dhctl.ray_jobs.prostate.settings import Settings
 from dhctl.ray_jobs.prostate.shards import Bag, ShardNote, write_shard
 from dhctl.ray_jobs.storage import Store, open_store
+from jobs.sample_slides import quick_settings
 
 
 @pytest.fixture(scope="module")
