@@ -39,7 +39,7 @@ format: bootstrap ## Rewrites the files as `make lint` wants them
 	$(BIN)/ruff check --fix .
 
 bench: bootstrap ## Measures, and writes the numbers down
-	$(BIN)/python tests/bench/bench.py
+	$(BIN)/python tests/bench/measure.py
 
 constraints: ## Resolves constraints.txt anew (UPGRADE=1: to the newest versions)
 	@uv=$$(command -v uv || echo .tools/bin/uv)

@@ -47,14 +47,18 @@ def target_of(run: RunRecord) -> Target:
 
 def engines(console: Console, interrupts: Interrupts | None) -> Callable[[RunRecord], Engine]:
     """Makes the engine of a run; finds or installs the Pulumi CLI the first time one is needed."""
-    from dhctl.infra.engine import Engine
     from dhctl.infra.engine_install import ensure_engine
 
     @cache
     def binary(root: Path) -> Path:
         return ensure_engine(root, console.report)
 
-    return lambda run: Engine(run, binary(run.home.root), console.report, sys.executable, interrupts)
+    def engine_of(run: RunRecord) -> Engine:
+        from dhctl.infra.engine import Engine  # brings in Pulumi, half a second
+
+        return Engine(run, binary(run.home.root), console.report, sys.executable, interrupts)
+
+    return engine_of
 
 
 def tools(spec: RunSpec, console: Console, interrupts: Interrupts) -> Tools:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dhctl.infra import job, lease
-from dhctl.infra.engine import Engine, backend_folder
-from dhctl.infra.engine_state import StackState, read_stack
+from dhctl.infra.engine_recovery import backend_folder, forget, settle, stack_state
 from dhctl.infra.errors import RunBusyError
 from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report, Warned
 from dhctl.infra.ledger import Entry, last
@@ -17,7 +17,11 @@ from dhctl.infra.receipt import Check, Leftover, Receipt, now
 from dhctl.infra.record import RunRecord, RunState
 from dhctl.infra.target import Target
 
-EngineOf = Callable[[RunRecord], Engine]
+if TYPE_CHECKING:
+    from dhctl.infra.engine import Engine
+
+EngineOf = Callable[[RunRecord], "Engine"]
+"""Finds a run's engine when one is needed; importing Pulumi waits until then."""
 
 LOCK_TRY_S = 2.0
 LOCK_WAIT_S = 600.0
@@ -93,7 +97,7 @@ class TakeDown:
         """In this order: nothing may start any more, then what hangs on others goes before these."""
         record, target, report = self._record, self._target, self._report
         return [
-            ("engine.settle", self._settle),
+            ("engine.settle", lambda: settle(record)),
             ("job.stop", lambda: job.stop_running(record, target, report)),
             ("logs.collect", self._collect),
             ("workers.release", lambda: target.release_workers(record, report)),
@@ -110,14 +114,6 @@ class TakeDown:
             self._record.ledger.note(name, "failed", reason=f"{type(error).__name__}: {error}"[:2000])
             self._report(Warned(f"{name}: {error}"))
 
-    @property
-    def _has_stack(self) -> bool:
-        return backend_folder(self._record).exists()
-
-    def _settle(self) -> None:
-        if self._has_stack:
-            self._engine_of(self._record).settle()
-
     def _collect(self) -> None:
         self._target.collect(self._record)
         submitted = last(self._record.ledger.entries(), "job", "intent")
@@ -126,23 +122,15 @@ class TakeDown:
             job.recover_journal(self._record, log, self._report)
 
     def _destroy(self) -> None:
-        if self._has_stack and not stack_state(self._record).empty:
+        if not stack_state(self._record).empty:
             self._engine_of(self._record).destroy()
 
     def _forget(self) -> None:
         """After the sweep: creates that never ended and resources that a failed destroy left are looked at again."""
-        if not self._has_stack:
-            return
-        engine = self._engine_of(self._record)
         if not stack_state(self._record).empty:
-            engine.settle()
-            engine.refresh()
-        engine.forget()
-
-
-def stack_state(record: RunRecord) -> StackState:
-    """What the run's Pulumi stack holds."""
-    return read_stack(backend_folder(record))
+            settle(self._record)
+            self._engine_of(self._record).refresh()
+        forget(self._record)
 
 
 def _guarded(place: str, look: Callable[[], list[Check]]) -> list[Check]:

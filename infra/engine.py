@@ -1,4 +1,4 @@
-"""The engine: one run's Pulumi stack, brought up, destroyed, and judged. With engine_command.py the only importer of
+"""The engine: one run's Pulumi stack, brought up and destroyed. With engine_command.py the only importer of
 pulumi.automation. The state lies in the run's record (file backend, one folder a run), its secrets under a passphrase
 that lies beside it, readable by the user alone.
 """
@@ -8,33 +8,24 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pulumi import automation as auto
 from pulumi.automation.events import EngineEvent, OpType
 
 from dhctl.infra.engine_command import DetachedPulumiCommand
-from dhctl.infra.engine_state import StackState, read_stack
+from dhctl.infra.engine_recovery import backend_folder, pulumi_home
 from dhctl.infra.errors import EngineError
 from dhctl.infra.events import Report, ResourceChanged
 from dhctl.infra.interrupts import Interrupts
 from dhctl.infra.mark import RUN_ENV
-from dhctl.infra.processes import ProcessMark, carries_mark, stop_all, wait_until
 from dhctl.infra.record import RunRecord
 
 Program = Callable[[], None]
 PROJECT = "dhctl"
 DESTROY_TRIES = 3
-
-
-def backend_folder(record: RunRecord) -> Path:
-    """Where the run's Pulumi state lies."""
-    return record.engine_dir / "state"
 
 
 class Engine:
@@ -62,15 +53,12 @@ class Engine:
             raise self._failure("bringing up", error) from error
         return {name: output.value for name, output in result.outputs.items() if not output.secret}
 
-    def destroy(self) -> StackState:
-        """Deletes everything in the stack, as often as it takes; the state afterwards.
+    def destroy(self) -> None:
+        """Deletes everything in the stack, as often as it takes.
 
         A failed try is followed by a refresh, because some providers cannot delete what somebody else deleted already.
         Raises EngineError when the last try fails too.
         """
-        self.settle()
-        if not self.state().resources and not self.state().pending:
-            return self.state()
         stack = self._stack(lambda: None, new=False)
         for left in reversed(range(DESTROY_TRIES)):
             self._errors.clear()
@@ -81,7 +69,6 @@ class Engine:
                 if left == 0:
                     raise self._failure("destroying", error) from error
                 self.refresh()
-        return self.state()
 
     def refresh(self) -> None:
         """Compares the state with what is really there, and drops creates that never came to an end.
@@ -94,43 +81,17 @@ class Engine:
         except auto.CommandError as error:
             raise self._failure("refreshing", error) from error
 
-    def state(self) -> StackState:
-        """What the stack holds now."""
-        return read_stack(backend_folder(self._record))
-
-    def settle(self) -> None:
-        """Ends engine processes that a dead client left, gracefully first, and removes locks that nobody holds."""
-        left = stop_orphans(self._record)
-        if left:
-            raise EngineError(f"an engine process of an earlier command does not end (pid {left[0].pid})")
-        for lock in self.state().locks:
-            if lock.stale:
-                self._record.ledger.write("engine.lock", "note", removed=lock.path.name, pid=lock.pid)
-                lock.path.unlink(missing_ok=True)
-            else:
-                raise EngineError(
-                    f"the stack is locked by pid {lock.pid} on {lock.host}",
-                    "wait for it, or end it there and try again",
-                )
-
-    def forget(self) -> None:
-        """Removes state, passphrase and the CLI's own logs when nothing is in the state; keeps them otherwise."""
-        if self.state().empty:
-            shutil.rmtree(backend_folder(self._record), ignore_errors=True)
-            shutil.rmtree(self._pulumi_home, ignore_errors=True)  # plugins are a link, which is not followed
-            (self._record.engine_dir / "passphrase").unlink(missing_ok=True)
-
-    @property
-    def _pulumi_home(self) -> Path:
-        """PULUMI_HOME of this run alone: the CLI keeps logs there. Only the plugins are shared between runs."""
-        return self._record.engine_dir / "pulumi"
-
     def _prepare(self) -> None:
         plugins = self._record.home.plugins
-        for folder in (backend_folder(self._record), self._record.engine_dir / "logs", self._pulumi_home, plugins):
+        for folder in (
+            backend_folder(self._record),
+            self._record.engine_dir / "logs",
+            pulumi_home(self._record),
+            plugins,
+        ):
             folder.mkdir(parents=True, exist_ok=True)
-        if not (self._pulumi_home / "plugins").is_symlink():
-            (self._pulumi_home / "plugins").symlink_to(plugins)
+        if not (pulumi_home(self._record) / "plugins").is_symlink():
+            (pulumi_home(self._record) / "plugins").symlink_to(plugins)
         handle = os.open(self._record.engine_dir / "passphrase", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_urlsafe(24))
@@ -147,7 +108,7 @@ class Engine:
         )
         options = auto.LocalWorkspaceOptions(
             work_dir=str(self._record.engine_dir),
-            pulumi_home=str(self._pulumi_home),
+            pulumi_home=str(pulumi_home(self._record)),
             pulumi_command=command,
             project_settings=auto.ProjectSettings(PROJECT, "python"),
             env_vars=self._env(),
@@ -204,23 +165,3 @@ def clean_message(message: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     generic = ("update failed", "resource deletion failed", "resource registration failed")
     return " ".join(line for line in lines if line not in generic)[:600]
-
-
-def stop_orphans(record: RunRecord, grace_s: float = 90.0) -> list[ProcessMark]:
-    """Ends engine processes whose client died; SIGINT first, so that they finish their step, write state and unlock.
-
-    Found in the ledger, and by the mark for one whose client died before it wrote the line. Those that still live after
-    SIGKILL are returned.
-    """
-    told = (e.detail.get("process") for e in record.ledger.entries() if e.act == "engine.process")
-    marks = {m for m in map(ProcessMark.from_dict, told) if m}
-    marks |= {m for m in map(ProcessMark.of, _unrecorded(record.run_id)) if m}
-    living = [m for m in marks if m.signal(signal.SIGINT)]
-    wait_until(lambda: not any(m.alive() for m in living), grace_s if living else 0)
-    return stop_all([m for m in living if m.alive()], grace_s=2)
-
-
-def _unrecorded(run_id: str) -> Iterator[int]:
-    for process in psutil.process_iter(["name"]):
-        if process.info["name"] == "pulumi" and carries_mark(process.pid, run_id):
-            yield process.pid

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -172,6 +173,16 @@ def stop_autoscaler(settings: ClusterSettings) -> None:
             stop_all([process], grace_s=3)
             nodes.kill_tree(process)
     path.unlink()
+
+
+def begin_stop(settings: ClusterSettings) -> None:
+    """Ends the autoscaler and asks all nodes to stop, workers and head side by side, without waiting for them.
+
+    A head that stops first costs each worker seconds of waiting for it, and all of it goes on while Pulumi starts.
+    """
+    stop_autoscaler(settings)
+    for record in nodes.load_nodes(settings.folder).values():
+        record.process.signal(signal.SIGTERM)
 
 
 def stop_head(settings: ClusterSettings) -> None:

@@ -11,7 +11,7 @@ from dhctl.infra.errors import ClusterError, NotUpError
 from dhctl.infra.events import Report
 from dhctl.infra.home import nearest_existing
 from dhctl.infra.ledger import last
-from dhctl.infra.local import head, inventory, machine, nodes
+from dhctl.infra.local import head, inventory, machine
 from dhctl.infra.local.layout import LONGEST_SOCKET, SOCKET_PATH_LIMIT, RunFolder, scratch_root
 from dhctl.infra.local.nodes import ClusterSettings
 from dhctl.infra.ray_api import Connection
@@ -91,19 +91,10 @@ class LocalTarget:
             return {"RAY_ADDRESS": connection.gcs_address}
 
     def release_workers(self, record: RunRecord, report: Report) -> None:
-        """Autoscaler first, so that nothing new starts; then all workers side by side."""
+        """Autoscaler first, so that nothing new starts; then all nodes begin to stop; the head's delete waits."""
         settings = settings_of(record)
-        if not settings.folder.is_ours():
-            return
-        head.stop_autoscaler(settings)
-        workers = {
-            node_id: node
-            for node_id, node in nodes.load_nodes(settings.folder).items()
-            if node.tags["ray-node-type"] != "head"
-        }
-        nodes.stop_nodes(list(workers.values()), record.ledger)
-        for node_id in workers:
-            (settings.folder.nodes / f"{node_id}.json").unlink(missing_ok=True)
+        if settings.folder.is_ours():
+            head.begin_stop(settings)
 
     def collect(self, record: RunRecord) -> None:
         """Supervisors' logs, and of Ray's session the drivers', the autoscaler's and what went to stderr."""

@@ -110,7 +110,7 @@ class FakeEngine:
         self.calls: list[str] = []
 
     def __getattr__(self, what: str) -> Callable[[], StackState]:
-        if what not in ("settle", "destroy", "refresh", "forget"):
+        if what not in ("destroy", "refresh"):
             raise AttributeError(what)
 
         def called() -> StackState:

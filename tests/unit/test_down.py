@@ -14,7 +14,7 @@ from pulumi.automation import CommandError, CommandResult
 
 from dhctl.infra import down, job
 from dhctl.infra.down import TakeDown, take_down
-from dhctl.infra.engine import backend_folder
+from dhctl.infra.engine_recovery import backend_folder
 from dhctl.infra.errors import EngineError, RunBusyError
 from dhctl.infra.events import Event, Noted, PhaseDone, PhaseStarted, Warned
 from dhctl.infra.processes import ProcessMark
@@ -58,7 +58,7 @@ def test_the_steps_come_in_the_order_of_what_hangs_on_what(record: RunRecord, to
     work(record, target, told, engine)
     assert [c for c in target.calls if c != "inventory"] == STEPS
     assert target.calls[-1] == "inventory"
-    assert engine.calls == ["settle", "destroy", "settle", "refresh", "forget"]
+    assert engine.calls == ["destroy", "refresh"]
 
 
 @pytest.mark.parametrize("step", ["collect", "release_workers", "sweep"])
@@ -102,12 +102,12 @@ def test_a_look_that_fails_is_unknown(record: RunRecord, told: list[Event]) -> N
 def test_an_engine_that_fails_leaves_what_the_state_holds(record: RunRecord, told: list[Event]) -> None:
     write_checkpoint(backend_folder(record), record.run_id, [resource(record.run_id, "dhctl:index:Head", "head")])
     broken = EngineError("no engine")
-    engine = FakeEngine(fails=dict.fromkeys(("settle", "destroy", "refresh", "forget"), broken))
+    engine = FakeEngine(fails=dict.fromkeys(("destroy", "refresh"), broken))
     target = FakeTarget()
     receipt = work(record, target, told, engine)
     assert [c for c in target.calls if c != "inventory"] == STEPS
     assert target.calls[-1] == "inventory"
-    assert set(failed(record)) == {"engine.settle", "stack.destroy", "stack.forget"}
+    assert set(failed(record)) == {"stack.destroy", "stack.forget"}
     assert [(x.kind, x.name) for x in receipt.leftovers] == [("stack resource", "head (Head)")]
     assert record.state() is RunState.LEFTOVERS
 
