@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dhctl.cli.console import Console
-from dhctl.infra.job import JobOutcome
+from dhctl.infra.job_outcome import JobOutcome
 from dhctl.infra.record import RunRecord
 
 

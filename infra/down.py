@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dhctl.infra import job, lease
+from dhctl.infra import job_recovery, lease
 from dhctl.infra.engine_recovery import backend_folder, forget, settle, stack_state
 from dhctl.infra.errors import RunBusyError
 from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report, Warned
@@ -98,7 +98,7 @@ class TakeDown:
         record, target, report = self._record, self._target, self._report
         return [
             ("engine.settle", lambda: settle(record)),
-            ("job.stop", lambda: job.stop_running(record, target, report)),
+            ("job.stop", lambda: job_recovery.stop_running(record, target, report)),
             ("logs.collect", self._collect),
             ("workers.release", lambda: target.release_workers(record, report)),
             ("stack.destroy", self._destroy),
@@ -119,7 +119,7 @@ class TakeDown:
         submitted = last(self._record.ledger.entries(), "job", "intent")
         if submitted:
             log = self._record.logs_dir / f"job-driver-{submitted.detail['submission']}.log"
-            job.recover_journal(self._record, log, self._report)
+            job_recovery.recover_journal(self._record, log, self._report)
 
     def _destroy(self) -> None:
         if not stack_state(self._record).empty:

@@ -2,82 +2,30 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import secrets
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 from dhctl.infra import bundle
-from dhctl.infra.errors import ClusterError, JobFailedError, NotUpError
+from dhctl.infra.errors import JobFailedError, NotUpError
 from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report
 from dhctl.infra.home import storage_errors
 from dhctl.infra.interrupts import Interrupts
+from dhctl.infra.job_client import jobs_client, stop_job
 from dhctl.infra.job_journal import JobJournal
+from dhctl.infra.job_outcome import JobOutcome, save_outcome
+from dhctl.infra.job_recovery import close_unwatched
 from dhctl.infra.job_stream import LogStream
-from dhctl.infra.ledger import last
 from dhctl.infra.node_watch import NodeWatch
 from dhctl.infra.processes import wait_until
 from dhctl.infra.ray_api import Connection
 from dhctl.infra.record import RunRecord, RunState
 from dhctl.infra.target import Target
-from dhctl.ray_jobs.launch import TIMED_OUT
 
-STOP_WAIT_S = 15.0
 END_WAIT_S = 20.0
 UNSEEN_TIMEOUT_S = 60.0
 """The cluster ends a job at its timeout; the client waits this much longer before it ends the job itself."""
-
-
-@dataclass(frozen=True)
-class JobOutcome:
-    """How a job ended. `seconds` from submission, `time_to_model_s` from the start of the run."""
-
-    number: int
-    status: str
-    exit_code: int | None
-    last_line: str
-    seconds: float
-    time_to_model_s: float
-    result: Mapping[str, Any] | None
-
-    @property
-    def succeeded(self) -> bool:
-        """Ray says so."""
-        return self.status == "SUCCEEDED"
-
-    def require_success(self, record: RunRecord) -> None:
-        """Raises JobFailedError with the reason and where the log lies."""
-        if self.succeeded:
-            return
-        log = record.job_dir(self.number) / "driver.log"
-        if self.status == "STOPPED" and datetime.now(UTC) >= record.expires_at:
-            raise JobFailedError("the lease ended before the job was done and it was stopped", f"raise lease; {log}")
-        if self.exit_code == TIMED_OUT:
-            limit = record.spec.job.timeout.total_seconds()
-            raise JobFailedError(
-                f"the job was not done after {limit:.0f} s and was stopped", f"raise job.timeout; {log}"
-            )
-        code = "" if self.exit_code is None else f" with exit code {self.exit_code}"
-        raise JobFailedError(f"the job {self.status}{code}: {self.last_line or 'it said nothing'}", f"its log is {log}")
-
-
-def jobs_client(connection: Connection) -> Any:
-    """Ray's client for the Jobs API. Raises ClusterError when Ray does not answer."""
-    from ray.job_submission import JobSubmissionClient  # a second of imports, for the few verbs that need it
-
-    for chatty in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
-        logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)  # uploads and closings concern nobody
-    os.environ.pop("RAY_ADDRESS", None)  # the address of the user's other Ray: it would win over the one given here
-    try:
-        return JobSubmissionClient(connection.dashboard_url, headers=connection.headers)
-    except (ConnectionError, RuntimeError) as error:
-        raise ClusterError(f"Ray's Jobs API does not answer ({error})") from error
 
 
 def train(record: RunRecord, target: Target, report: Report, interrupts: Interrupts) -> JobOutcome:
@@ -87,8 +35,8 @@ def train(record: RunRecord, target: Target, report: Report, interrupts: Interru
     """
     state = record.state()
     if state is RunState.TRAINING:
-        raise NotUpError(f"{record.run_id} is training already", f"`dhctl logs -f {record.run_id}` follows it")
-    if state is not RunState.UP:
+        close_unwatched(record, target)
+    elif state is not RunState.UP:
         raise NotUpError(f"{record.run_id} is not up but {state.value}", "start a run with `dhctl up`")
     number = record.last_job() + 1
     with ExitStack() as stack:
@@ -180,56 +128,3 @@ class _Submission:
             time_to_model_s=round((datetime.now(UTC) - self._record.opened().at).total_seconds(), 1),
             result=journal.result,
         )
-
-
-def stop_job(client: Any, submission_id: str) -> bool:
-    """Asks Ray to stop a job (SIGTERM, after 3 s SIGKILL) and waits until it says so; whether it did in time."""
-    if client.get_job_status(submission_id).is_terminal():
-        return True
-    client.stop_job(submission_id)
-    return wait_until(lambda: client.get_job_status(submission_id).is_terminal(), STOP_WAIT_S, every_s=0.2)
-
-
-def stop_running(record: RunRecord, target: Target, report: Report) -> None:
-    """Stops the job that the ledger says is still running, where its Ray still answers."""
-    entries = record.ledger.entries()
-    submitted = last(entries, "job")
-    if submitted is None or submitted.phase != "intent":
-        return
-    try:
-        with target.connect(record) as connection:
-            report(Noted("stopping the job"))
-            stop_job(jobs_client(connection), submitted.detail["submission"])
-    except (NotUpError, ClusterError, RuntimeError, OSError) as error:
-        record.ledger.note("job.stop", "note", unreachable=f"{type(error).__name__}"[:200])
-
-
-def save_outcome(record: RunRecord, outcome: JobOutcome) -> None:
-    """Writes jobs/<n>/result.json: how the job ended, and what it said its result is."""
-    body = {
-        "run": record.run_id,
-        "job": outcome.number,
-        "status": outcome.status,
-        "exit_code": outcome.exit_code,
-        "seconds": outcome.seconds,
-        "time_to_model_s": outcome.time_to_model_s,
-        "output": record.output,
-        "result": outcome.result,
-    }
-    record.write_json(record.job_dir(outcome.number) / "result.json", body)
-
-
-def recover_journal(record: RunRecord, log: Path, report: Report) -> None:
-    """Rebuilds what a dead client did not write, from the driver's log that was copied before the cluster went."""
-    number = record.last_job()
-    submitted = last(record.ledger.entries(), "job")
-    saved = record.job_dir(number) / "result.json"
-    if not number or submitted is None or submitted.phase == "done" or saved.exists() or not log.exists():
-        return
-    with JobJournal(record.job_dir(number), lambda event: None) as journal:
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-            journal.take(line)
-    started = submitted.at if submitted.phase == "intent" else record.opened().at
-    seconds = round((datetime.now(UTC) - started).total_seconds(), 1)
-    save_outcome(record, JobOutcome(number, "STOPPED", None, journal.last_line, seconds, seconds, journal.result))
-    report(Noted(f"log and metrics of the job saved in {record.job_dir(number)}"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from dhctl.infra.errors import ClusterError, NotUpError
-from dhctl.infra.job import jobs_client
+from dhctl.infra.job_client import jobs_client
 from dhctl.infra.job_stream import LogStream
 from dhctl.infra.ledger import last
 from dhctl.infra.record import RunRecord, RunState

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from dhctl.infra.down import take_down
 from dhctl.infra.errors import InterruptedRunError, JobFailedError
-from dhctl.infra.job import JobOutcome, train
+from dhctl.infra.job import train
+from dhctl.infra.job_outcome import JobOutcome
 from dhctl.infra.receipt import Receipt
 from dhctl.infra.record import RunRecord
 from dhctl.infra.spec import RunSpec

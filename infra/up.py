@@ -15,7 +15,7 @@ from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report
 from dhctl.infra.home import Home, storage_errors
 from dhctl.infra.interrupts import Interrupts, StopNow
 from dhctl.infra.processes import ProcessMark, wait_until
-from dhctl.infra.ray_api import alive_nodes, require_refusal
+from dhctl.infra.ray_api import Connection, alive_nodes, require_refusal
 from dhctl.infra.record import RunRecord, open_record
 from dhctl.infra.spec import RunSpec
 from dhctl.infra.target import Target
@@ -72,9 +72,17 @@ def _prove(record: RunRecord, tools: Tools) -> None:
         probes = require_refusal(connection)
         record.ledger.write("probe", "note", refused=[p.door for p in probes])
         tools.report(Noted(f"Ray refuses callers without the token: {', '.join(p.door for p in probes)}"))
-        wanted = record.spec.workers.min + 1
-        if wanted > 1 and not wait_until(lambda: len(alive_nodes(connection)) >= wanted, MIN_WORKERS_WAIT_S, 0.5):
-            raise ClusterError(
-                f"{wanted - 1} workers are always kept, but only {len(alive_nodes(connection)) - 1} joined in time",
-                f"logs lie in {record.logs_dir}",
-            )
+        _await_kept_workers(record, connection, tools.interrupts)
+
+
+def _await_kept_workers(record: RunRecord, connection: Connection, interrupts: Interrupts) -> None:
+    wanted = record.spec.workers.min
+
+    def joined() -> bool:
+        interrupts.check()
+        return len(alive_nodes(connection)) - 1 >= wanted
+
+    if wanted and not wait_until(joined, MIN_WORKERS_WAIT_S, 0.5):
+        had = len(alive_nodes(connection)) - 1
+        told = f"{wanted} workers are always kept, but only {had} joined in {MIN_WORKERS_WAIT_S:.0f} s"
+        raise ClusterError(told, f"their logs are copied to {record.logs_dir}")

@@ -1,8 +1,9 @@
 """The run folder of a local cluster: where its parts lie, who made it, and removing exactly it.
 
-<scratch>/<run id>/mark.json     whose it is       tmp/<n>/     Ray's temp-dir of each node
-                   token         0600              nodes/       one record a node
-                   settings.json, autoscaling.json logs/        what supervisors and autoscaler print
+<scratch>/<run id>/mark.json     whose it is       tmp/<n>/  Ray's temp-dir of each node
+                   token         0600              t/        TMPDIR of everything in the run
+                   settings.json                   nodes/    one record a node
+                   autoscaling.json                logs/     what supervisors and autoscaler print
 """
 
 from __future__ import annotations
@@ -61,6 +62,11 @@ class RunFolder:
         """The cluster's settings, read by the autoscaler."""
         return self.path / "settings.json"
 
+    @property
+    def temp(self) -> Path:
+        """TMPDIR of all processes of the run, so that what a killed job leaves goes with the run folder."""
+        return self.path / "t"
+
     def ray_temp(self, node_id: str) -> Path:
         """Ray's temp-dir of a node; short, because sockets lie deep below it."""
         return self.path / "tmp" / node_id.rpartition("-")[2][:6]
@@ -72,7 +78,7 @@ class RunFolder:
             raise ClusterError(f"{self.root} belongs to another user", "set local.scratch to a folder of yours")
         self.path.mkdir(mode=0o700)
         (self.path / "mark.json").write_text(json.dumps({"run": self.run_id}) + "\n")
-        for folder in (self.nodes, self.logs, self.path / "tmp"):
+        for folder in (self.nodes, self.logs, self.path / "tmp", self.temp):
             folder.mkdir()
 
     def is_ours(self) -> bool:

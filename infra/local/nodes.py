@@ -160,6 +160,7 @@ def node_environment(settings: ClusterSettings, node_id: str, kind: str) -> dict
     return {
         **inherited,
         RUN_ENV: settings.run_id,
+        "TMPDIR": str(settings.folder.temp),
         # a job's `python` is the one dhctl runs in, whether or not its virtual environment is active in this shell
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)]),
         "RAY_AUTH_MODE": "token",

@@ -35,6 +35,7 @@ def dhctl(tmp_path: Path, engine_path: Path) -> Iterator[Dhctl]:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DHCTL_", "PULUMI_"))}
     env["PATH"] = os.pathsep.join([str(engine_path), str(Path(sys.executable).parent), env["PATH"]])
     env["DHCTL_HOME"] = str(tmp_path / "home")
+    before = _temporary_files()
     command = Dhctl(tmp_path / "home", tmp_path, env)
     yield command
     for process in command.started:
@@ -49,4 +50,11 @@ def dhctl(tmp_path: Path, engine_path: Path) -> Iterator[Dhctl]:
     assert left == [], "the test left runs that were not taken down"
     for record in command.records():
         assert_gone(record)
+    assert _temporary_files() - before == set()
     shutil.rmtree(command.home, ignore_errors=True)
+
+
+def _temporary_files() -> set[Path]:
+    """What Ray, Python's multiprocessing, Pulumi and dhctl may leave in the temp folder."""
+    patterns = ("pymp-*", "ray*", "_ray*", "dhctl-*/*", "automation-*", "torch*", "pulumi*")
+    return {path for pattern in patterns for path in Path("/tmp").glob(pattern)}

@@ -51,6 +51,23 @@ def test_client_killed_during_the_job(dhctl: Dhctl) -> None:
     assert "hanging" in _log(record), "the log outlives client and cluster"
 
 
+def test_a_job_that_ended_unwatched_is_noted_and_the_run_trains_again(dhctl: Dhctl) -> None:
+    assert dhctl("up", dhctl.spec("pair")).returncode == 0
+    client = dhctl.start("train", "pair")
+    record = dhctl.until(has("job", "intent"))
+    time.sleep(2)
+    _kill(client)
+    assert "is training already" in dhctl("train", "pair").stderr
+    end = time.monotonic() + 120
+    while (again := dhctl("train", "pair")).returncode and time.monotonic() < end:
+        assert "is training already" in again.stderr, again.stdout + again.stderr
+        time.sleep(1)
+    assert again.returncode == 0, again.stdout + again.stderr
+    statuses = [json.loads((record.job_dir(n) / "result.json").read_text())["status"] for n in (1, 2)]
+    assert statuses == ["SUCCEEDED", "SUCCEEDED"]
+    _down_is_clean(dhctl, record)
+
+
 def _is_hanging(record: RunRecord) -> bool:
     return "hanging" in _log(record)
 

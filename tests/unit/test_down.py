@@ -12,7 +12,7 @@ import psutil
 import pytest
 from pulumi.automation import CommandError, CommandResult
 
-from dhctl.infra import down, job
+from dhctl.infra import down, job_recovery
 from dhctl.infra.down import TakeDown, take_down
 from dhctl.infra.engine_recovery import backend_folder
 from dhctl.infra.errors import EngineError, RunBusyError
@@ -277,7 +277,7 @@ def test_a_job_that_the_client_saw_to_its_end_is_left_alone(record: RunRecord, t
     log = record.logs_dir / "job-driver-s-1.log"
     log.parent.mkdir()
     log.write_text("hello\n")
-    job.recover_journal(record, log, told.append)
+    job_recovery.recover_journal(record, log, told.append)
     assert told == []
     assert not record.job_dir(1).exists()
 

@@ -1,0 +1,60 @@
+"""How a job ended, and keeping that in the run's record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from dhctl.infra.errors import JobFailedError
+from dhctl.infra.record import RunRecord
+from dhctl.ray_jobs.launch import TIMED_OUT
+
+
+@dataclass(frozen=True)
+class JobOutcome:
+    """How a job ended. `seconds` from submission, `time_to_model_s` from the start of the run."""
+
+    number: int
+    status: str
+    exit_code: int | None
+    last_line: str
+    seconds: float
+    time_to_model_s: float
+    result: Mapping[str, Any] | None
+
+    @property
+    def succeeded(self) -> bool:
+        """Ray says so."""
+        return self.status == "SUCCEEDED"
+
+    def require_success(self, record: RunRecord) -> None:
+        """Raises JobFailedError with the reason and where the log lies."""
+        if self.succeeded:
+            return
+        log = record.job_dir(self.number) / "driver.log"
+        if self.status == "STOPPED" and datetime.now(UTC) >= record.expires_at:
+            raise JobFailedError("the lease ended before the job was done and it was stopped", f"raise lease; {log}")
+        if self.exit_code == TIMED_OUT:
+            limit = record.spec.job.timeout.total_seconds()
+            raise JobFailedError(
+                f"the job was not done after {limit:.0f} s and was stopped", f"raise job.timeout; {log}"
+            )
+        code = "" if self.exit_code is None else f" with exit code {self.exit_code}"
+        raise JobFailedError(f"the job {self.status}{code}: {self.last_line or 'it said nothing'}", f"its log is {log}")
+
+
+def save_outcome(record: RunRecord, outcome: JobOutcome) -> None:
+    """Writes jobs/<n>/result.json: how the job ended, and what it said its result is."""
+    body = {
+        "run": record.run_id,
+        "job": outcome.number,
+        "status": outcome.status,
+        "exit_code": outcome.exit_code,
+        "seconds": outcome.seconds,
+        "time_to_model_s": outcome.time_to_model_s,
+        "output": record.output,
+        "result": outcome.result,
+    }
+    record.write_json(record.job_dir(outcome.number) / "result.json", body)
