@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -34,7 +35,9 @@ def loop_rates(
     record = newest()
     ours = (record.job_dir(1) / "driver.log").read_text().splitlines()
     print("training without Ray", flush=True)
-    return _rate(ours), _rate(_without_ray(Path(record.output), folder, env))
+    bare = folder / "without-ray"
+    shutil.copytree(Path(record.output) / "shards", bare / "shards")  # alone: a trained model would not be trained again
+    return _rate(ours), _rate(_without_ray(bare, folder, env))
 
 
 def _without_ray(output: Path, folder: Path, env: dict[str, str]) -> list[str]:
