@@ -14,7 +14,7 @@ import psutil
 
 from dhctl.infra.home import nearest_existing
 
-HEAD_MEMORY_BYTES = 700 * 2**20
+HEAD_MEMORY_BYTES = 900 * 2**20
 """Proportional set size of a head, measured (docs/benchmarks.md)."""
 
 NVIDIA_SMI_S = 8.0
