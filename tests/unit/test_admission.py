@@ -201,7 +201,7 @@ def test_a_path_that_cannot_be_looked_at_is_no_bug(own: dict[str, Any], key: str
         ),
         (
             {"max": 4, "memory": "4GiB"},
-            "4 workers and the head need 16.7 GiB memory and 16 GiB are free; "
+            "4 workers and the head need 16.9 GiB memory and 16 GiB are free; "
             "lower workers.max or make the workers smaller",
         ),
     ],
