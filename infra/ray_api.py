@@ -47,7 +47,8 @@ def alive_nodes(connection: Connection, timeout_s: float = 5.0) -> dict[str, str
     for node in body["data"]["summary"]:
         raylet = node.get("raylet", {})
         if raylet.get("state") == "ALIVE":
-            found[raylet["nodeId"]] = node.get("ip", "")
+            # not `ip`, which the node's agent reports and a young node does not have yet
+            found[raylet["nodeId"]] = raylet["nodeManagerAddress"]
     return found
 
 

@@ -53,11 +53,11 @@ def test_the_job_fills_the_disk_on_which_its_record_lies(dhctl: Dhctl, small_dis
     dhctl.home = small_disk / "home"
     dhctl.env["DHCTL_HOME"] = str(dhctl.home)
     ended = dhctl("run", dhctl.spec("fill"))
-    # the machine is clean, but Pulumi cannot write on this disk that its stack is empty
-    assert ended.returncode == 5, ended.stdout + ended.stderr
     record = dhctl.record()
-    assert f"dhctl down {record.run_id}" in ended.stderr
     assert_gone(record)
+    # whether Pulumi can still write that its stack is empty hangs on the last bytes; if not, the user is told what to do
+    assert ended.returncode in (1, 4, 5), ended.stdout + ended.stderr
+    assert (f"dhctl down {record.run_id}" in ended.stderr) == (ended.returncode == 5)
     (Path(record.output) / "big").unlink()
     again = dhctl("down", record.run_id)
     assert again.returncode == 0, again.stdout + again.stderr
