@@ -55,7 +55,7 @@ def test_the_job_fills_the_disk_on_which_its_record_lies(dhctl: Dhctl, small_dis
     ended = dhctl("run", dhctl.spec("fill"))
     record = dhctl.record()
     assert_gone(record)
-    # whether Pulumi can still write that its stack is empty hangs on the last bytes; if not, the user is told what to do
+    # whether Pulumi can still write that its stack is empty hangs on the last bytes; if not, the user is told
     assert ended.returncode in (1, 4, 5), ended.stdout + ended.stderr
     assert (f"dhctl down {record.run_id}" in ended.stderr) == (ended.returncode == 5)
     (Path(record.output) / "big").unlink()
