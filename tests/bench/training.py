@@ -36,7 +36,7 @@ def loop_rates(
     ours = (record.job_dir(1) / "driver.log").read_text().splitlines()
     print("training without Ray", flush=True)
     bare = folder / "without-ray"
-    shutil.copytree(Path(record.output) / "shards", bare / "shards")  # alone: a trained model would not be trained again
+    shutil.copytree(Path(record.output) / "shards", bare / "shards")  # a trained model is not trained again
     return _rate(ours), _rate(_without_ray(bare, folder, env))
 
 
