@@ -88,10 +88,15 @@ def has(act: str, phase: str) -> Callable[[RunRecord], bool]:
     return lambda record: any(e.act == act and e.phase == phase for e in record.ledger.entries())
 
 
-def assert_gone(record: RunRecord) -> None:
-    """Looks at the machine, without trusting the receipt: no process, no port, no folder of the run."""
+def assert_cluster_gone(record: RunRecord) -> None:
+    """No process of the cluster and no run folder, whatever the receipt says."""
     folder = RunFolder(scratch_root(record.spec), record.run_id)
     assert inventory.owned_processes(folder, record.ledger) == []
     assert not folder.path.exists()
+
+
+def assert_gone(record: RunRecord) -> None:
+    """The cluster is gone, and nothing on the machine names the run any more, the lease keeper neither."""
+    assert_cluster_gone(record)
     listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     assert [line for line in listed.splitlines() if record.run_id in line] == []

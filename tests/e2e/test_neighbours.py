@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,13 @@ from e2e.driver import Dhctl, assert_gone
 def foreign_ray(tmp_path: Path) -> Iterator[str]:
     """The dashboard's address of a Ray that somebody else started on this machine."""
     ports = free_ports(["gcs", "dashboard", "client", "agent", "metrics"])
+    folder = Path(f"/tmp/foreign-{os.getpid()}")  # sockets need a short path
+    folder.mkdir()
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
-    command += ["--node-ip-address", "127.0.5.2", "--temp-dir", f"/tmp/foreign-{os.getpid()}", "--num-cpus", "0"]
+    command += ["--node-ip-address", "127.0.5.2", "--temp-dir", str(folder), "--num-cpus", "0"]
     command += ["--port", str(ports["gcs"]), "--dashboard-port", str(ports["dashboard"])]
     command += ["--ray-client-server-port", str(ports["client"]), "--object-store-memory", str(100 * 2**20)]
-    env = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    env = {**os.environ, "RAY_AUTH_MODE": "disabled", "TMPDIR": str(folder)}
     with (tmp_path / "foreign.log").open("wb") as log:
         ray = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     url = f"http://127.0.0.1:{ports['dashboard']}"
@@ -42,7 +45,7 @@ def foreign_ray(tmp_path: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             ray.kill()
         subprocess.run(["pkill", "-9", "-s", str(ray.pid)], check=False)
-        subprocess.run(["rm", "-r", f"/tmp/foreign-{os.getpid()}"], check=False)
+        shutil.rmtree(folder)
 
 
 def _answers(url: str) -> bool:
