@@ -12,7 +12,7 @@ from dhctl.infra.ledger import Entry
 from dhctl.infra.record import all_records
 from dhctl.infra.spec import RunSpec
 
-REFERENCE_S = {"up": 8.0, "down": 5.0}
+REFERENCE_S = {"up": 10.0, "down": 3.0}
 """Measured on two cores (docs/benchmarks.md); a job's time depends on the job, so there is no reference for it."""
 
 NEWEST_RUNS = 20
