@@ -39,18 +39,18 @@ def stage(record: RunRecord, number: int, environment: Mapping[str, str]) -> Job
     `environment` is what the target adds. Raises RefusedError when the disk is full.
     """
     job, folder = record.spec.job, record.job_dir(number) / "bundle"
+    ours = Path(next(iter(ray_jobs.__path__)))
     shutil.rmtree(folder, ignore_errors=True)  # a stage that was broken off
     with storage_errors(record.folder):
         if job.name:
             command = f"python -m {JOBS[job.name].module}"
-            ours = Path(next(iter(ray_jobs.__path__)))
             shutil.copytree(ours, folder / "dhctl" / "ray_jobs", ignore=LEFT_OUT)
         else:
             assert job.folder  # the spec has both, or a name
             assert job.entrypoint
             command = job.entrypoint
             _copy_job(record, Path(job.folder), folder)
-        shutil.copy2(Path(next(iter(ray_jobs.__path__))) / "launch.py", folder / LAUNCHER)
+        shutil.copy2(ours / "launch.py", folder / LAUNCHER)
     timeout_s = int(job.timeout.total_seconds())
     entrypoint = f"python -u {LAUNCHER} --timeout {timeout_s} -- {shlex.quote(command)}"
     own = {k: str(v) for k, v in job.runtime_env.get("env_vars", {}).items()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from dhctl.infra.events import Report, ResourceChanged
 from dhctl.infra.interrupts import Interrupts
 from dhctl.infra.mark import RUN_ENV
 from dhctl.infra.record import RunRecord
+from dhctl.infra.target import Program
 
-Program = Callable[[], None]
 PROJECT = "dhctl"
 DESTROY_TRIES = 3
 

@@ -80,11 +80,11 @@ def sweep(folder: RunFolder, ledger: Ledger) -> None:
 
 def look(folder: RunFolder, ledger: Ledger) -> list[Check]:
     """The receipt's checks for this machine."""
-    return [_look_processes(folder, ledger), _look_ports(folder, ledger), _look_folder(folder)]
+    owned = owned_processes(folder, ledger)
+    return [_look_processes(folder, owned), _look_ports(folder, ledger, owned), _look_folder(folder)]
 
 
-def _look_processes(folder: RunFolder, ledger: Ledger) -> Check:
-    left = owned_processes(folder, ledger)
+def _look_processes(folder: RunFolder, left: list[ProcessMark]) -> Check:
     found = tuple(Leftover("process", _describe(m), f"kill -9 {m.pid}") for m in left)
     return Check("processes of this machine", f"the mark {folder.run_id}, recorded supervisors, descendants", found)
 
@@ -96,10 +96,10 @@ def _describe(mark: ProcessMark) -> str:
         return f"pid {mark.pid} (started at tick {mark.ticks})"
 
 
-def _look_ports(folder: RunFolder, ledger: Ledger) -> Check:
+def _look_ports(folder: RunFolder, ledger: Ledger, left: list[ProcessMark]) -> Check:
     """A listener on a port the run used counts only if it is the run's: others may have taken the port since."""
     ports = recorded_ports(ledger)
-    owned = {m.pid for m in owned_processes(folder, ledger)}
+    owned = {m.pid for m in left}
     subnet, found, hidden = subnet_of(folder.run_id), [], []
     try:
         listening = list(listeners())

@@ -100,12 +100,12 @@ def load_nodes(folder: RunFolder) -> dict[str, NodeRecord]:
     return found
 
 
-def free_ports(names: Sequence[str], host: str = "") -> dict[str, int]:
+def free_ports(names: Sequence[str]) -> dict[str, int]:
     """One free TCP port for each name. Somebody may take one before it is used: starters try again."""
     sockets = {name: socket.socket() for name in names}
     try:
         for opened in sockets.values():
-            opened.bind((host, 0))
+            opened.bind(("", 0))
         return {name: opened.getsockname()[1] for name, opened in sockets.items()}
     finally:
         for opened in sockets.values():
