@@ -14,7 +14,21 @@ import click
 
 from dhctl.infra.errors import DhctlError, ExitCode
 
-VERBS = ("run", "up", "train", "down", "status", "list", "logs", "plan", "doctor", "schema", "completion")
+VERBS = (
+    "run",
+    "up",
+    "train",
+    "down",
+    "status",
+    "list",
+    "logs",
+    "ssh",
+    "plan",
+    "reap",
+    "doctor",
+    "schema",
+    "completion",
+)
 
 
 class Verbs(click.Group):

@@ -31,4 +31,8 @@ resume = click.option(
     "--resume", metavar="RUN", shell_complete=_known_runs, help="Go on from the last checkpoint of an earlier run."
 )
 
+strict = click.option(
+    "--strict", is_flag=True, help="Refuse the run when not all of workers.max fit, instead of lowering it."
+)
+
 run_argument = click.argument("run", metavar="RUN", shell_complete=_known_runs)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dhctl.cli import options
 
+if TYPE_CHECKING:
+    from dhctl.infra.target import Requirement
+
 
 @click.command(epilog="Example:  dhctl plan examples/prostate-local.yaml")
 @options.spec_file
 @options.target
+@options.strict
 @options.as_json
-def command(spec_file: Path, target: str | None, as_json: bool) -> None:
+def command(spec_file: Path, target: str | None, strict: bool, as_json: bool) -> None:
     """Show what `dhctl run SPEC` would make, and whether this place can take it. Writes nothing."""
     from dataclasses import asdict
 
@@ -22,7 +27,7 @@ def command(spec_file: Path, target: str | None, as_json: bool) -> None:
     from dhctl.cli import factory
     from dhctl.cli.console import Console
     from dhctl.cli.tables import plain_table
-    from dhctl.infra.admission import requirements
+    from dhctl.infra.admission import refused, requirements
     from dhctl.infra.errors import AdmissionError
     from dhctl.infra.usual import usual_durations
     from dhctl.stacks.targets import target_for
@@ -38,11 +43,15 @@ def command(spec_file: Path, target: str | None, as_json: bool) -> None:
         "usual_seconds": {u.phase: u.seconds for u in usual},
     }
     made = plain_table(("would make", "kind", "by", ""), [(r.name, r.kind, r.made_by, r.detail) for r in planned])
-    asked = plain_table(
-        ("needs", "wanted", "found", ""), [(r.what, r.need, r.have, "NO" if r.problem else "ok") for r in needed]
-    )
+    asked = plain_table(("needs", "wanted", "found", ""), [(r.what, r.need, r.have, _verdict(r)) for r in needed])
     times = plain_table(("phase", "usually", "known from"), [(u.phase, u.text, u.source) for u in usual])
     Console(as_json).document(body, Group(made, "", asked, "", times))
-    problems = [r.problem for r in needed if r.problem]
+    for warning in (r.warning for r in needed if r.warning and not strict):
+        click.echo(click.style("Warning: ", fg="yellow", bold=True) + warning, err=True)
+    problems = refused(needed, strict=strict)
     if problems:
         raise AdmissionError(spec.target.value, problems)
+
+
+def _verdict(found: Requirement) -> str:
+    return "NO" if found.problem else "less" if found.warning else "ok"

@@ -13,8 +13,9 @@ from dhctl.cli import options
 @options.spec_file
 @options.target
 @options.resume
+@options.strict
 @options.as_json
-def command(spec_file: Path, target: str | None, resume: str | None, as_json: bool) -> None:
+def command(spec_file: Path, target: str | None, resume: str | None, strict: bool, as_json: bool) -> None:
     """Bring a cluster up, train on it, take it down, prove it.
 
     Whatever happens in between (the job fails, Ctrl-C, the lease ends), the run is taken down and a receipt says what
@@ -30,7 +31,7 @@ def command(spec_file: Path, target: str | None, resume: str | None, as_json: bo
     spec = factory.spec(spec_file, target, resume)
     with Console(as_json) as console, Interrupts(console.warn) as interrupts:
         tools = factory.tools(spec, console, interrupts)
-        admit(spec, tools.target)
+        spec = admit(spec, tools.target, console.report, strict=strict)
         end = run(spec, tools)
         console.receipt(end.receipt)
         show_outcome(console, end.record, end.outcome)

@@ -13,8 +13,9 @@ from dhctl.cli import options
 @options.spec_file
 @options.target
 @options.resume
+@options.strict
 @options.as_json
-def command(spec_file: Path, target: str | None, resume: str | None, as_json: bool) -> None:
+def command(spec_file: Path, target: str | None, resume: str | None, strict: bool, as_json: bool) -> None:
     """Bring a cluster up and leave it until `dhctl down` or the end of its lease."""
     from dhctl.cli import factory
     from dhctl.cli.console import Console
@@ -25,7 +26,7 @@ def command(spec_file: Path, target: str | None, resume: str | None, as_json: bo
     spec = factory.spec(spec_file, target, resume)
     with Console(as_json) as console, Interrupts(console.warn) as interrupts:
         tools = factory.tools(spec, console, interrupts)
-        admit(spec, tools.target)
+        spec = admit(spec, tools.target, console.report, strict=strict)
         record = bring_up(spec, tools)
         until = record.expires_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         told = f"{record.run_id} is up until {until}. Next: dhctl train {record.run_id}, dhctl down {record.run_id}"

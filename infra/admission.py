@@ -9,12 +9,14 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dhctl.infra import bundle
 from dhctl.infra.errors import AdmissionError
+from dhctl.infra.events import Report, Warned
 from dhctl.infra.home import nearest_existing
+from dhctl.infra.object_store import problem_with
 from dhctl.infra.spec import PHANTOMS, RunSpec
 from dhctl.infra.spec_file import nearest
 from dhctl.infra.target import Requirement, Target
@@ -34,13 +36,25 @@ def requirements(spec: RunSpec, target: Target) -> list[Requirement]:
     return [*_job(spec), *_data(spec), *_output(spec), *target.admit(spec)]
 
 
-def admit(spec: RunSpec, target: Target) -> list[Requirement]:
-    """As `requirements`. Raises AdmissionError with every problem at once."""
+def admit(spec: RunSpec, target: Target, report: Report, *, strict: bool = False) -> RunSpec:
+    """The spec as it can be run now: with fewer workers at most where the target has no room for all, with a warning.
+
+    Raises AdmissionError with every problem at once; with `strict` a warning is a problem too.
+    """
     found = requirements(spec, target)
-    problems = [r.problem for r in found if r.problem]
+    problems = refused(found, strict=strict)
     if problems:
         raise AdmissionError(spec.target.value, problems)
-    return found
+    if any(r.warning for r in found):
+        spec, told = target.shrink(spec)
+        if told:
+            report(Warned(told))
+    return spec
+
+
+def refused(found: Sequence[Requirement], *, strict: bool) -> list[str]:
+    """The sentences for which a run is refused."""
+    return [told for r in found if (told := r.problem or (r.warning if strict else ""))]
 
 
 def _job(spec: RunSpec) -> Iterator[Requirement]:
@@ -128,7 +142,11 @@ def _too_large(folder: Path) -> bool:
 
 
 def _data(spec: RunSpec) -> Iterator[Requirement]:
-    if spec.data is None or spec.data.startswith("s3://"):
+    if spec.data is None:
+        return
+    if spec.data.startswith("s3://"):
+        problem = problem_with(spec.data, "data", wants_files=True)
+        yield Requirement("data", "readable", spec.data.partition("?")[0], problem)
         return
     problem = ""
     if "://" in spec.data:
@@ -144,7 +162,11 @@ def _data(spec: RunSpec) -> Iterator[Requirement]:
 
 
 def _output(spec: RunSpec) -> Iterator[Requirement]:
-    if spec.output is None or spec.output.startswith("s3://"):
+    if spec.output is None:
+        return
+    if spec.output.startswith("s3://"):
+        problem = problem_with(spec.output, "output", wants_files=False)
+        yield Requirement("output", "reachable", spec.output.partition("?")[0], problem)
         return
     problem = ""
     if "://" in spec.output:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -29,7 +30,7 @@ class Finding:
 
 def examine(home: Home) -> list[Finding]:
     """Everything, in the order in which a user would mend it."""
-    return [*_engine(home), *_target_local(home), *_jobs()]
+    return [*_engine(home), *_target_local(home), *_target_openstack(home), *_jobs()]
 
 
 def _engine(home: Home) -> Iterator[Finding]:
@@ -54,6 +55,19 @@ def _target_local(home: Home) -> Iterator[Finding]:
     here = machine.look(home.root)
     size = f"{here.cpus} cores, {format_size(here.memory_bytes)} memory free, {here.gpus} GPUs"
     yield Finding("local", "machine", True, False, f"{size}, {format_size(here.disk_bytes)} disk free")
+
+
+def _target_openstack(home: Home) -> Iterator[Finding]:
+    """None of it is needed by a user of another target."""
+    ssh, version = shutil.which("ssh"), metadata.version("pulumi-openstack")
+    yield Finding("openstack", "ssh", ssh is not None, False, ssh or "not on PATH; install the OpenSSH client")
+    plugin = home.plugins / f"resource-openstack-v{version}"
+    there = plugin.is_dir()
+    told = str(plugin) if there else f"version {version} is downloaded by Pulumi at the first run"
+    yield Finding("openstack", "Pulumi's provider plugin", there, False, told)
+    named = os.environ.get("OS_CLOUD") or os.environ.get("OS_AUTH_URL")
+    told = named or "neither OS_CLOUD nor OS_AUTH_URL is set; openstack.cloud of a spec may name the cloud"
+    yield Finding("openstack", "credentials", bool(named), False, told)
 
 
 def _installed(name: str) -> str | None:

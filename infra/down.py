@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -150,12 +151,15 @@ def _first_reason(entries: list[Entry], reason: str) -> str:
 
 
 def _count_created(entries: list[Entry]) -> dict[str, int]:
+    """By kind; what the ledger tells of no kind at all is not there."""
     acts = {"folder.create": "run folders", "token.create": "tokens", "head.start": "heads", "node.start": "workers"}
-    counts = dict.fromkeys(acts.values(), 0)
+    counts: Counter[str] = Counter()
     for entry in entries:
         if entry.phase == "done" and entry.act in acts:
             counts[acts[entry.act]] += 1
-    return counts
+        elif entry.phase == "done" and entry.act == "resource.create":
+            counts[str(entry.detail["kind"])] += 1
+    return dict(counts)
 
 
 def _look_at_stack(record: RunRecord) -> list[Check]:

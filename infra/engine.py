@@ -19,12 +19,16 @@ from dhctl.infra.engine_recovery import backend_folder, pulumi_home
 from dhctl.infra.errors import EngineError
 from dhctl.infra.events import Report, ResourceChanged
 from dhctl.infra.interrupts import Interrupts
+from dhctl.infra.ledger import Phase
 from dhctl.infra.mark import RUN_ENV
 from dhctl.infra.record import RunRecord
-from dhctl.infra.target import Program
+from dhctl.infra.target import Program, StackOutputs
 
 PROJECT = "dhctl"
 DESTROY_TRIES = 3
+CREATE_PHASES: dict[str, Phase] = {"creating": "intent", "created": "done"}
+_BOOK_KEEPING = ("pulumi:pulumi:Stack", "pulumi:providers:", "dhctl:")
+"""Types of resources that nobody pays for: the stack, its providers, and components."""
 
 
 class Engine:
@@ -38,8 +42,8 @@ class Engine:
         self._python, self._interrupts = python, interrupts
         self._errors: list[str] = []
 
-    def up(self, program: Program) -> dict[str, Any]:
-        """Makes what the program declares; the stack's outputs less the secret ones.
+    def up(self, program: Program) -> StackOutputs:
+        """Makes what the program declares.
 
         Raises EngineError with the engine's own words.
         """
@@ -50,23 +54,27 @@ class Engine:
             result = stack.up(on_event=self._on_event, suppress_progress=True)
         except auto.CommandError as error:
             raise self._failure("bringing up", error) from error
-        return {name: output.value for name, output in result.outputs.items() if not output.secret}
+        told = {name: output.value for name, output in result.outputs.items() if not output.secret}
+        secret = {name: str(output.value) for name, output in result.outputs.items() if output.secret}
+        return StackOutputs(told, secret)
 
     def destroy(self) -> None:
         """Deletes everything in the stack, as often as it takes.
 
         A failed try is followed by a refresh, because some providers cannot delete what somebody else deleted already.
-        Raises EngineError when the last try fails too.
+        Raises EngineError when the last try fails too, or fails as the one before it did.
         """
         stack = self._stack(lambda: None, new=False)
+        told: list[str] | None = None
         for left in reversed(range(DESTROY_TRIES)):
             self._errors.clear()
             try:
                 stack.destroy(on_event=self._on_event, suppress_progress=True, continue_on_error=True)
                 break
             except auto.CommandError as error:
-                if left == 0:
+                if left == 0 or self._errors == told:
                     raise self._failure("destroying", error) from error
+                told = list(self._errors)
                 self.refresh()
 
     def refresh(self) -> None:
@@ -137,10 +145,14 @@ class Engine:
             self._tell(event.res_op_failed_event.metadata, dict.fromkeys(OpType, "failed"))
 
     def _tell(self, metadata: Any, words: dict[OpType, Any]) -> None:
-        word = words.get(metadata.op)
-        if word and metadata.type != "pulumi:pulumi:Stack" and not metadata.type.startswith("pulumi:providers:"):
-            name = metadata.urn.rpartition("::")[2]
-            self._report(ResourceChanged(name, metadata.type.rpartition(":")[2], word))
+        """To the user; what comes into being also to the ledger, where the resource itself does not write it."""
+        word, kind = words.get(metadata.op), metadata.type
+        if not word or kind.startswith(_BOOK_KEEPING):
+            return
+        name, kind_name = metadata.urn.rpartition("::")[2], kind.rpartition(":")[2]
+        self._report(ResourceChanged(name, kind_name, word))
+        if word in CREATE_PHASES and not kind.startswith("pulumi-python:"):
+            self._record.ledger.note("resource.create", CREATE_PHASES[word], kind=kind_name, name=name)
 
     def _failure(self, doing: str, error: auto.CommandError) -> EngineError:
         said = "; ".join(dict.fromkeys(filter(None, map(clean_message, self._errors))))

@@ -35,7 +35,7 @@ def train(record: RunRecord, target: Target, report: Report, interrupts: Interru
     """
     state = record.state()
     if state is RunState.TRAINING:
-        close_unwatched(record, target)
+        close_unwatched(record, target, report)
     elif state is not RunState.UP:
         raise NotUpError(f"{record.run_id} is not up but {state.value}", "start a run with `dhctl up`")
     number = record.last_job() + 1
@@ -74,7 +74,7 @@ class _Submission:
                 self._require_living_run(error)
             raise
         self._record.ledger.done("job", number=self._number, status=outcome.status, exit_code=outcome.exit_code)
-        save_outcome(self._record, outcome)
+        save_outcome(self._record, outcome, self._report)
         return outcome
 
     def _require_living_run(self, error: Exception) -> None:

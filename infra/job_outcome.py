@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dhctl.infra.errors import JobFailedError
+from dhctl.infra.events import Report, Warned
+from dhctl.infra.object_store import ObjectStoreError, keep_files
 from dhctl.infra.record import RunRecord
 from dhctl.ray_jobs.launch import TIMED_OUT
 
@@ -45,8 +47,15 @@ class JobOutcome:
         raise JobFailedError(f"the job {self.status}{code}: {self.last_line or 'it said nothing'}", f"its log is {log}")
 
 
-def save_outcome(record: RunRecord, outcome: JobOutcome) -> None:
-    """Writes jobs/<n>/result.json: how the job ended, and what it said its result is."""
+KEPT = ("driver.log", "metrics.jsonl", "result.json")
+"""A job's files in the record; where the output is an S3 prefix they are copied there, under the same jobs/<n>."""
+
+
+def save_outcome(record: RunRecord, outcome: JobOutcome, report: Report) -> None:
+    """Writes jobs/<n>/result.json: how the job ended, and what it said its result is.
+
+    A store that cannot be written is a warning: the record has all of it.
+    """
     body = {
         "run": record.run_id,
         "job": outcome.number,
@@ -57,4 +66,10 @@ def save_outcome(record: RunRecord, outcome: JobOutcome) -> None:
         "output": record.output,
         "result": outcome.result,
     }
-    record.write_json(record.job_dir(outcome.number) / "result.json", body)
+    folder = record.job_dir(outcome.number)
+    record.write_json(folder / "result.json", body)
+    if record.output.startswith("s3://"):
+        try:
+            keep_files(record.output, f"jobs/{outcome.number}", [folder / name for name in KEPT])
+        except ObjectStoreError as error:
+            report(Warned(str(error)))

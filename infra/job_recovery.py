@@ -29,7 +29,7 @@ def stop_running(record: RunRecord, target: Target, report: Report) -> None:
         record.ledger.note("job.stop", "note", unreachable=f"{type(error).__name__}"[:200])
 
 
-def close_unwatched(record: RunRecord, target: Target) -> None:
+def close_unwatched(record: RunRecord, target: Target, report: Report) -> None:
     """Notes the end of a job whose client died before. Raises NotUpError when the job still runs."""
     submitted = last(record.ledger.entries(), "job", "intent")
     assert submitted is not None  # the run is training
@@ -41,7 +41,7 @@ def close_unwatched(record: RunRecord, target: Target) -> None:
             raise NotUpError(f"{record.run_id} is training already", f"`dhctl logs -f {record.run_id}` follows it")
         log = record.job_dir(number) / "unwatched.log"
         log.write_text(client.get_job_logs(submission))
-    rebuild_journal(record, number, log, status.value, submitted.at)
+    rebuild_journal(record, log, (status.value, submitted.at), report)
     record.ledger.done("job", number=number, status=status.value, exit_code=None)
 
 
@@ -53,12 +53,13 @@ def recover_journal(record: RunRecord, log: Path, report: Report) -> None:
     if not number or submitted is None or submitted.phase == "done" or saved.exists() or not log.exists():
         return
     started = submitted.at if submitted.phase == "intent" else record.opened().at
-    rebuild_journal(record, number, log, "STOPPED", started)
+    rebuild_journal(record, log, ("STOPPED", started), report)
     report(Noted(f"log and metrics of the job saved in {record.job_dir(number)}"))
 
 
-def rebuild_journal(record: RunRecord, number: int, log: Path, status: str, started: datetime) -> None:
-    """Writes a job's log, metrics and result from its driver's log."""
+def rebuild_journal(record: RunRecord, log: Path, end: tuple[str, datetime], report: Report) -> None:
+    """Writes the newest job's log, metrics and result from its driver's log. `end`: its status, and when it began."""
+    number, (status, started) = record.last_job(), end
     with JobJournal(record.job_dir(number), lambda event: None) as journal:
         for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
             journal.take(line)
@@ -67,4 +68,4 @@ def rebuild_journal(record: RunRecord, number: int, log: Path, status: str, star
     outcome = JobOutcome(
         number, status, None, journal.last_line, round(seconds, 1), round(since_opened, 1), journal.result
     )
-    save_outcome(record, outcome)
+    save_outcome(record, outcome, report)

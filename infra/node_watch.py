@@ -30,7 +30,7 @@ class NodeWatch:
 
     def _watch(self) -> None:
         known: dict[str, str] = {}
-        head = self._connection.gcs_address.rpartition(":")[0]
+        head = self._connection.head_address
         while not self._stop.wait(EVERY_S):
             try:
                 alive = {i: a for i, a in alive_nodes(self._connection).items() if a != head}

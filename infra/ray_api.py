@@ -22,6 +22,8 @@ class Connection:
     gcs_address: str
     raylet_address: str
     token: str = field(repr=False)
+    head_address: str
+    """The head's own address, by which Ray's list of nodes names it."""
     token_file: str = ""
     """Where the run's owner finds the token, which the dashboard asks for."""
 

@@ -19,6 +19,13 @@ class Leftover:
     kind: str
     name: str
     remove_with: str
+    reason: str = ""
+    """Why it could not be deleted, in the target's own words, where it told."""
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return f"{self.kind} {self.name} (`{self.remove_with}`)" + (f": {self.reason}" if self.reason else "")
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Receipt:
         """Raises LeftoverError, which names the first things left and how to remove them, when it is not clean."""
         if self.clean:
             return
-        named = [f"{found.kind} {found.name} (`{found.remove_with}`)" for found in self.leftovers[:NAMED]]
+        named = [found.text for found in self.leftovers[:NAMED]]
         if len(self.leftovers) > NAMED:
             named.append(f"{len(self.leftovers) - NAMED} more in the receipt")
         if not self.checks:

@@ -7,9 +7,11 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic.json_schema import GenerateJsonSchema
 
+from dhctl.infra.openstack.section import OpenStackSection
+from dhctl.infra.spec_base import Frozen
 from dhctl.infra.units import Duration, Size, format_duration
 
 NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
@@ -25,12 +27,7 @@ class TargetName(StrEnum):
     """Where a run can live."""
 
     LOCAL = "local"
-
-
-class Frozen(BaseModel):
-    """Base of all parts of a spec: unknown keys are refused, nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, ser_json_timedelta="iso8601")
+    OPENSTACK = "openstack"
 
 
 class Workers(Frozen):
@@ -128,6 +125,7 @@ class RunSpec(Frozen):
     """Output of an earlier run, a folder or an s3:// URL, from whose last checkpoint the job goes on; set by
     `dhctl run --resume RUN`."""
     local: LocalSection = LocalSection()
+    openstack: OpenStackSection = OpenStackSection()
 
     @model_validator(mode="after")
     def _job_fits(self) -> Self:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from dhctl.infra.events import Report
+from dhctl.infra.interrupts import Interrupts
 from dhctl.infra.ray_api import Connection
 from dhctl.infra.receipt import Check
 from dhctl.infra.record import RunRecord
 from dhctl.infra.spec import RunSpec, TargetName
+from dhctl.infra.ssh import SshEndpoint
 
 Program = Callable[[], None]
 
@@ -25,6 +27,8 @@ class Requirement:
     have: str
     problem: str = ""
     """A sentence with the next step when it does not suffice; else empty."""
+    warning: str = ""
+    """A sentence when it suffices, but for fewer workers than were asked for; else empty. `--strict` refuses it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,14 @@ class PlannedResource:
     kind: str
     made_by: str
     detail: str
+
+
+@dataclass(frozen=True)
+class StackOutputs:
+    """What a stack that is up exports. The secret ones stay out of `repr`, the ledger and every log."""
+
+    told: Mapping[str, Any]
+    secret: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Target(Protocol):
@@ -50,6 +62,21 @@ class Target(Protocol):
 
     def program(self, record: RunRecord) -> Program:
         """The Pulumi program of this run. Each resource carries the run's mark, or its name does."""
+
+    def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
+        """The spec with no more workers at most than the target can take now, and a warning; "" when all fit."""
+
+    def start(self, record: RunRecord, outputs: StackOutputs, report: Report, interrupts: Interrupts) -> None:
+        """What lies between the stack and a Ray that answers. Raises ClusterError with the node's own words."""
+
+    def probe_outside(self, record: RunRecord) -> list[str]:
+        """Doors of the cluster that were tried from here, past any tunnel, and found closed.
+
+        Raises ClusterError when one is open.
+        """
+
+    def endpoint(self, record: RunRecord) -> SshEndpoint:
+        """The head over SSH. Raises RefusedError where a target has none, NotUpError when the run is not up."""
 
     def connect(self, record: RunRecord) -> AbstractContextManager[Connection]:
         """A way to the run's Ray, open while inside. Raises NotUpError when there is no cluster to reach."""

@@ -60,7 +60,10 @@ def _make(record: RunRecord, tools: Tools) -> None:
     lease.start_keeper(record)
     with record.ledger.act("up"):
         with record.ledger.act("stack.up") as outcome:
-            outcome["outputs"] = tools.engine_of(record).up(tools.target.program(record))
+            outputs = tools.engine_of(record).up(tools.target.program(record))
+            outcome["outputs"] = dict(outputs.told)
+        tools.interrupts.check()
+        tools.target.start(record, outputs, tools.report, tools.interrupts)
         tools.interrupts.check()
         _prove(record, tools)
         tools.interrupts.check()
@@ -72,6 +75,10 @@ def _prove(record: RunRecord, tools: Tools) -> None:
         probes = require_refusal(connection)
         record.ledger.write("probe", "note", refused=[p.door for p in probes])
         tools.report(Noted(f"Ray refuses callers without the token: {', '.join(p.door for p in probes)}"))
+        closed = tools.target.probe_outside(record)
+        record.ledger.write("probe.outside", "note", closed=closed)
+        if closed:
+            tools.report(Noted(f"closed to the outside: {', '.join(closed)}"))
         _await_kept_workers(record, connection, tools.interrupts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from statistics import median
@@ -10,9 +10,12 @@ from statistics import median
 from dhctl.infra.home import Home
 from dhctl.infra.ledger import Entry
 from dhctl.infra.record import all_records
-from dhctl.infra.spec import RunSpec
+from dhctl.infra.spec import RunSpec, TargetName
 
-REFERENCE_S = {"up": 10.0, "down": 3.0}
+REFERENCE_S = {
+    TargetName.LOCAL: {"up": 10.0, "down": 3.0},
+    TargetName.OPENSTACK: {"up": 60.0, "down": 30.0},
+}
 """Measured on two cores (docs/benchmarks.md); a job's time depends on the job, so there is no reference for it."""
 
 NEWEST_RUNS = 20
@@ -43,7 +46,7 @@ def usual_durations(home: Home, spec: RunSpec) -> list[Usual]:
         for phase, seconds in _durations(entries):
             if phase != "job" or opened.detail.get("name") == spec.name:
                 seen[phase].append(seconds)
-    return [_usual(phase, found) for phase, found in seen.items()]
+    return [_usual(phase, found, REFERENCE_S[spec.target]) for phase, found in seen.items()]
 
 
 def _durations(entries: list[Entry]) -> Iterator[tuple[str, float]]:
@@ -57,9 +60,9 @@ def _durations(entries: list[Entry]) -> Iterator[tuple[str, float]]:
             yield entry.act, (entry.at - begun.pop(entry.act).at).total_seconds()
 
 
-def _usual(phase: str, found: list[float]) -> Usual:
+def _usual(phase: str, found: list[float], reference_s: Mapping[str, float]) -> Usual:
     if found:
         return Usual(phase, round(median(found), 1), f"{len(found)} earlier runs here")
-    if phase in REFERENCE_S:
-        return Usual(phase, REFERENCE_S[phase], "reference runs on two cores")
+    if phase in reference_s:
+        return Usual(phase, reference_s[phase], "reference runs on two cores")
     return Usual(phase, None, "no earlier run of this name here")

@@ -15,5 +15,9 @@ def target_for(name: TargetName) -> Target:
             from dhctl.stacks.local.target import LocalTarget
 
             return LocalTarget()
+        case TargetName.OPENSTACK:
+            from dhctl.stacks.openstack.target import OpenStackTarget
+
+            return OpenStackTarget()
         case _:
             assert_never(name)

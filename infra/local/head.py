@@ -16,18 +16,16 @@ from typing import Any
 
 import psutil
 
+from dhctl.infra import ray_config
 from dhctl.infra.errors import ClusterError
 from dhctl.infra.ledger import Ledger
 from dhctl.infra.local import nodes
 from dhctl.infra.local.nodes import ClusterSettings, NodeRecord
 from dhctl.infra.processes import ProcessMark, listeners, stop_all
 from dhctl.infra.ray_api import Connection, dashboard_answers
+from dhctl.infra.ray_config import HEAD_KIND
 
-HEAD_KIND, WORKER_KIND = "head", "worker"
 PROVIDER = "dhctl.infra.local.node_provider.LocalNodeProvider"
-NEVER_REACHED = 1000
-"""max_workers in Ray's own configuration, far above any sum of requests: autoscaler v2 starts nothing at all when the
-sum of all jobs' requests exceeds it (ray#62984). The real limit is enforced by the provider."""
 
 START_TIMEOUT_S = 90.0
 START_TRIES = 3
@@ -50,6 +48,7 @@ class Head:
             gcs_address=f"{self.address}:{self.ports['gcs']}",
             raylet_address=f"{self.address}:{self.ports['raylet']}",
             token=token_file.read_text().strip(),
+            head_address=self.address,
             token_file=str(token_file),
         )
 
@@ -200,49 +199,12 @@ def head_alive(settings: ClusterSettings) -> bool:
     return any(r.process.alive() for r in records if r.tags["ray-node-type"] == "head")
 
 
-_EMPTY_LISTS = (
-    "cluster_synced_files",
-    "rsync_exclude",
-    "rsync_filter",
-    "initialization_commands",
-    "setup_commands",
-    "head_setup_commands",
-    "worker_setup_commands",
-    "head_start_ray_commands",
-    "worker_start_ray_commands",
-)
-
-
 def autoscaling_config(settings: ClusterSettings, head: Head, session: str) -> dict[str, Any]:
-    """Ray's cluster configuration. With `type: external` each key must be there, or the autoscaler ends in KeyError."""
-    object_store = min(max(settings.worker_memory_bytes // 4, 80 * 2**20), 2 * 2**30)
-    resources = {
-        "CPU": settings.worker_cpus,
-        "GPU": settings.worker_gpus,
-        "memory": settings.worker_memory_bytes - object_store,
-        "object_store_memory": object_store,
+    """Ray's cluster configuration, with this target's provider."""
+    provider = {
+        "module": PROVIDER,
+        "settings": str(settings.folder.settings),
+        "gcs_address": f"{head.address}:{head.ports['gcs']}",
+        "session": session,
     }
-    worker = {"resources": resources, "node_config": {}, "min_workers": settings.min_workers}
-    return {
-        "cluster_name": settings.run_id,
-        "max_workers": NEVER_REACHED,
-        "upscaling_speed": 1000,
-        "idle_timeout_minutes": settings.idle_timeout_s / 60,
-        "provider": {
-            "type": "external",
-            "module": PROVIDER,
-            "settings": str(settings.folder.settings),
-            "gcs_address": f"{head.address}:{head.ports['gcs']}",
-            "session": session,
-            "disable_node_updaters": True,  # else Ray tries to install itself over SSH
-            "disable_launch_config_check": True,
-        },
-        "head_node_type": HEAD_KIND,
-        "available_node_types": {
-            HEAD_KIND: {"resources": {"CPU": 0}, "node_config": {}, "min_workers": 0, "max_workers": 0},
-            WORKER_KIND: {**worker, "max_workers": NEVER_REACHED},
-        },
-        **{key: {} for key in ("auth", "docker", "file_mounts")},
-        **{key: [] for key in _EMPTY_LISTS},
-        "file_mounts_sync_continuously": False,
-    }
+    return ray_config.autoscaling_config(settings, provider)

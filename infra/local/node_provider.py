@@ -1,7 +1,8 @@
 """Ray's autoscaler adds and removes local workers through this class (autoscaler v2 wraps it, v1 would use it as is).
 
 Loaded inside the autoscaler process by its dotted name. Every node is recorded on disk before Ray hears of it, so that
-an autoscaler that was restarted adopts what it finds. The limit on workers lies here, not in Ray (head.NEVER_REACHED).
+an autoscaler that was restarted adopts what it finds. The limit on workers lies here, not in Ray
+(ray_config.NEVER_REACHED).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dhctl.infra.local import machine, nodes
 from dhctl.infra.local.head import subnet_of
 from dhctl.infra.local.nodes import ClusterSettings, NodeRecord
 from dhctl.infra.processes import ProcessMark, stop_all
+from dhctl.infra.ray_config import node_options
 
 REFUSAL_S = 15.0
 """After a refused start the provider refuses at once for this long: Ray asks again at every interval."""
@@ -107,7 +109,7 @@ class LocalNodeProvider(NodeProvider):
         """Starts `count` workers, none beyond the limit. Raises NodeLaunchException when the limit is reached."""
         for _ in range(count):
             with self._lock:
-                self._start(tags, dict(resources), labels or {})
+                self._start(tags, resources, labels or {})
 
     def terminate_node(self, node_id: str) -> None:
         """Stops a worker; silent when it is gone, and never stops the head."""
@@ -133,7 +135,7 @@ class LocalNodeProvider(NodeProvider):
         self._refuse_until = time.monotonic() + REFUSAL_S
         return NodeLaunchException("QuotaExceeded", why, None)
 
-    def _start(self, tags: Mapping[str, str], resources: dict[str, float], labels: Mapping[str, str]) -> None:
+    def _start(self, tags: Mapping[str, str], resources: Mapping[str, float], labels: Mapping[str, str]) -> None:
         if time.monotonic() < self._refuse_until:
             raise NodeLaunchException("QuotaExceeded", "refused a moment ago", None)
         living = [r for r in nodes.load_nodes(self._folder).values() if not self._is_head(r)]
@@ -150,7 +152,7 @@ class LocalNodeProvider(NodeProvider):
         env |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
         env |= nodes.announce_ports(self._folder.ray_temp(node_id) / self._session, ports)
         command = nodes.ray_command(self._settings, node_id, address, ports)
-        command += ["--address", self._gcs_address, *self._size(resources), *_label_options(labels)]
+        command += ["--address", self._gcs_address, *node_options(self._settings, resources, labels)]
         process = nodes.spawn(self._settings, node_id, command, env)
         node_tags = {
             **tags,
@@ -170,15 +172,6 @@ class LocalNodeProvider(NodeProvider):
                 return subnet + str(last)
         raise NodeLaunchException("QuotaExceeded", "the run's 252 loopback addresses are used up", None)
 
-    def _size(self, resources: dict[str, float]) -> list[str]:
-        cpus = int(resources.pop("CPU", self._settings.worker_cpus))
-        gpus = int(resources.pop("GPU", self._settings.worker_gpus))
-        options = ["--num-cpus", str(cpus), "--num-gpus", str(gpus)]
-        for name, option in (("memory", "--memory"), ("object_store_memory", "--object-store-memory")):
-            if name in resources:
-                options += [option, str(int(resources.pop(name)))]
-        return [*options, "--resources", json.dumps(resources)]
-
     def _forget(self, records: list[NodeRecord], why: str) -> None:
         if not records:
             return
@@ -187,7 +180,3 @@ class LocalNodeProvider(NodeProvider):
         for record in records:
             (self._folder.nodes / f"{record.node_id}.json").unlink(missing_ok=True)
             shutil.rmtree(self._folder.ray_temp(record.node_id), ignore_errors=True)
-
-
-def _label_options(labels: Mapping[str, str]) -> list[str]:
-    return ["--labels", ",".join(f"{k}={v}" for k, v in labels.items())] if labels else []

@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from dhctl.infra.errors import ClusterError, NotUpError
+from dhctl.infra.errors import ClusterError, NotUpError, RefusedError
 from dhctl.infra.events import Report
 from dhctl.infra.home import nearest_existing
+from dhctl.infra.interrupts import Interrupts
 from dhctl.infra.ledger import last
 from dhctl.infra.local import head, inventory, machine
 from dhctl.infra.local.layout import LONGEST_SOCKET, SOCKET_PATH_LIMIT, RunFolder, scratch_root
@@ -18,7 +19,8 @@ from dhctl.infra.ray_api import Connection
 from dhctl.infra.receipt import Check
 from dhctl.infra.record import RunRecord
 from dhctl.infra.spec import RunSpec, TargetName
-from dhctl.infra.target import PlannedResource, Program, Requirement
+from dhctl.infra.ssh import SshEndpoint
+from dhctl.infra.target import PlannedResource, Program, Requirement, StackOutputs
 from dhctl.infra.units import format_duration, format_size
 
 NEEDED_DISK_BYTES = 2**30
@@ -73,6 +75,21 @@ class LocalTarget:
 
         settings = settings_of(record)
         return lambda: declare(settings)
+
+    def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
+        """All or nothing: what the machine lacks was said by `admit`."""
+        return spec, ""
+
+    def start(self, record: RunRecord, outputs: StackOutputs, report: Report, interrupts: Interrupts) -> None:
+        """Nothing: the stack's head resource answers when it is made."""
+
+    def probe_outside(self, record: RunRecord) -> list[str]:
+        """None: Ray's ports listen on all addresses of this machine (docs/guide.md, "Watching")."""
+        return []
+
+    def endpoint(self, record: RunRecord) -> SshEndpoint:
+        """There is none."""
+        raise RefusedError(f"{record.run_id} lives on this machine", "open a shell; its files lie in the run folder")
 
     @contextmanager
     def connect(self, record: RunRecord) -> Iterator[Connection]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +11,7 @@ import pytest
 from dhctl.infra.engine_install import ensure_engine
 from dhctl.infra.events import ignore
 from dhctl.infra.home import default_root
-from e2e.driver import Dhctl, assert_gone
+from e2e.driver import Dhctl, assert_gone, clean_environment, end_started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,21 +29,11 @@ def engine_path() -> Path:
 @pytest.fixture
 def dhctl(tmp_path: Path, engine_path: Path) -> Iterator[Dhctl]:
     """The command in a home of its own. A run in it that is not gone afterwards is taken down, and fails the test."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DHCTL_", "PULUMI_"))}
-    env["PATH"] = os.pathsep.join([str(engine_path), str(Path(sys.executable).parent), env["PATH"]])
-    env["DHCTL_HOME"] = str(tmp_path / "home")
+    env = clean_environment(engine_path, tmp_path / "home")
     before = _temporary_files()
     command = Dhctl(tmp_path / "home", tmp_path, env)
     yield command
-    for process in command.started:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.wait(10)
-        if process.stdout:
-            process.stdout.close()
-    left = [r for r in command.records() if r.state() != "clean"]
-    for record in left:
-        command("down", record.run_id)
+    left = end_started(command)
     assert left == [], "the test left runs that were not taken down"
     for record in command.records():
         assert_gone(record)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +20,28 @@ from dhctl.infra.record import RunRecord, all_records
 
 JOBS = Path(__file__).parent / "jobs"
 DHCTL = [sys.executable, "-m", "dhctl.cli.main"]
+
+
+def clean_environment(engine: Path, home: Path) -> dict[str, str]:
+    """This process's environment without settings of dhctl, Ray, Pulumi and clouds, with engine and Python first."""
+    foreign = ("RAY_", "DHCTL_", "PULUMI_", "OS_", "AWS_")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    env["PATH"] = os.pathsep.join([str(engine), str(Path(sys.executable).parent), env["PATH"]])
+    return {**env, "DHCTL_HOME": str(home)}
+
+
+def end_started(command: Dhctl) -> list[RunRecord]:
+    """Kills what a test started and left, and takes its runs down; those that were not clean."""
+    for process in command.started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        if process.stdout:
+            process.stdout.close()
+    left = [r for r in command.records() if r.state() != "clean"]
+    for record in left:
+        command("down", record.run_id)
+    return left
 
 
 @dataclass

@@ -19,9 +19,19 @@ from dhctl.infra.home import HOME_ENV, Home
 from dhctl.infra.mark import RUN_ENV
 from dhctl.infra.record import RunRecord
 from unit.fakes import make_record
+from unit.http_cloud import HttpCloud
+from unit.http_store import HttpStore
 
 PR_SET_CHILD_SUBREAPER = 36
 Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """openstacksdk warns whenever a clouds.yaml is read, Pulumi's package of OpenStack of its own older modules."""
+    config.addinivalue_line("filterwarnings", "ignore:Support for InfluxDB requires")
+    config.addinivalue_line(
+        "filterwarnings", r"ignore:openstack\.\S+ has been deprecated in favor of:DeprecationWarning"
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,6 +58,35 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 def record(home: Home, tmp_path: Path) -> RunRecord:
     """A run that was just opened, with a scratch folder of its own."""
     return make_record(home, local={"scratch": str(tmp_path / "scratch")})
+
+
+@pytest.fixture
+def http_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpCloud]:
+    """A small cloud that serves, and is the one of the environment's login. No call to it is repeated."""
+    from dhctl.infra.openstack import cloud as client  # needs the SDK, which few tests do
+
+    for name in [name for name in os.environ if name.startswith("OS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(client, "RETRIES", 0)
+    with HttpCloud().serving() as cloud:
+        monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.write_config(tmp_path)))
+        monkeypatch.setenv("OS_CLOUD", "small")
+        yield cloud
+
+
+@pytest.fixture
+def http_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpStore]:
+    """A small object store that serves, and is the one of the environment's keys."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it keeps the keys that it found first
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with HttpStore().serving() as store:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        yield store
 
 
 @pytest.fixture

@@ -16,13 +16,15 @@ from dhctl.infra.engine_state import StackState
 from dhctl.infra.errors import NotUpError
 from dhctl.infra.events import Report
 from dhctl.infra.home import Home
+from dhctl.infra.interrupts import Interrupts
 from dhctl.infra.local.nodes import ClusterSettings
 from dhctl.infra.processes import ProcessMark
 from dhctl.infra.ray_api import Connection
 from dhctl.infra.receipt import Check, Leftover
 from dhctl.infra.record import RunRecord, open_record
 from dhctl.infra.spec import RunSpec, TargetName
-from dhctl.infra.target import PlannedResource, Program, Requirement, Target
+from dhctl.infra.ssh import SshEndpoint
+from dhctl.infra.target import PlannedResource, Program, Requirement, StackOutputs, Target
 
 OWN_JOB = {"folder": "/nowhere", "entrypoint": "python main.py"}
 
@@ -78,6 +80,18 @@ class FakeTarget:
 
     def program(self, record: RunRecord) -> Program:
         return lambda: None
+
+    def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
+        return spec, ""
+
+    def start(self, record: RunRecord, outputs: StackOutputs, report: Report, interrupts: Interrupts) -> None:
+        self._called("start")
+
+    def probe_outside(self, record: RunRecord) -> list[str]:
+        return []
+
+    def endpoint(self, record: RunRecord) -> SshEndpoint:
+        raise NotUpError("not up")
 
     def connect(self, record: RunRecord) -> AbstractContextManager[Connection]:
         raise NotUpError("not up")

@@ -14,6 +14,7 @@ import pytest
 
 from dhctl.infra.admission import admit, requirements
 from dhctl.infra.errors import AdmissionError, ExitCode
+from dhctl.infra.events import Event, Warned, ignore
 from dhctl.infra.local import machine
 from dhctl.infra.spec import RunSpec
 from dhctl.infra.target import Requirement
@@ -65,7 +66,10 @@ def problems(**changes: Any) -> list[str]:
 
 def test_what_fits_is_admitted_and_nothing_is_written(own: dict[str, Any], tmp_path: Path, short: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
-    found = admit(make_spec(**own), LocalTarget())
+    spec, told = make_spec(**own), list[Event]()
+    found = requirements(spec, LocalTarget())
+    assert admit(spec, LocalTarget(), told.append) == spec
+    assert told == []
     assert [r.problem for r in found if r.problem] == []
     assert {r.what for r in found} == {"job", "CPU cores", "GPUs", "memory", "scratch folder", "disk"}
     assert sorted(tmp_path.rglob("*")) == before
@@ -77,7 +81,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         job={"folder": str(tmp_path / "gone"), "entrypoint": "x"}, data=str(tmp_path / "none"), output="ftp://x/y"
     )
     with pytest.raises(AdmissionError) as caught:
-        admit(spec, FullTarget())
+        admit(spec, FullTarget(), ignore)
     assert caught.value.exit_code is ExitCode.REFUSED
     told = str(caught.value)
     assert told.startswith("target local cannot take this run: ")
@@ -260,3 +264,29 @@ def test_a_scratch_folder_of_another_user_is_refused(
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     (told,) = problems(**own)
     assert told == f"{short / 's'} belongs to another user; set local.scratch to a folder of yours"
+
+
+class NarrowTarget(FakeTarget):
+    """Has room for two workers."""
+
+    def admit(self, spec: RunSpec) -> list[Requirement]:
+        many = spec.workers.max > 2
+        return [Requirement("quota: cores", str(spec.workers.max), "2", warning="only 2 fit; ask for quota" * many)]
+
+    def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
+        workers = spec.workers.model_copy(update={"max": 2})
+        return spec.model_copy(update={"workers": workers}), "workers.max is lowered to 2"
+
+
+def test_a_place_too_narrow_for_all_workers_gets_fewer_with_a_warning(own: dict[str, Any]) -> None:
+    told: list[Event] = []
+    admitted = admit(make_spec(**own, workers={"max": 5}), NarrowTarget(), told.append)
+    assert admitted.workers.max == 2
+    assert told == [Warned("workers.max is lowered to 2")]
+
+
+def test_strict_refuses_instead(own: dict[str, Any]) -> None:
+    with pytest.raises(AdmissionError, match="only 2 fit"):
+        admit(make_spec(**own, workers={"max": 5}), NarrowTarget(), ignore, strict=True)
+    spec = make_spec(**own, workers={"max": 2})
+    assert admit(spec, NarrowTarget(), ignore, strict=True) == spec

@@ -27,7 +27,7 @@ from dhctl.infra.spec_file import parse_spec
 from dhctl.infra.units import format_duration, format_size
 
 REPO = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/reference.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/reference.md", "docs/openstack.md")
 SESSION = "docs/guide.md"
 """Its cluster commands are run in their order; those of other pages must be among them."""
 
@@ -182,17 +182,25 @@ def _spec_rows(tree: Mapping[str, Any], definitions: Mapping[str, Any], prefix: 
         required = key in tree.get("required", [])
         default = "required" if required else _default(value.get("default", {}), node)
         told = _flat(value.get("description") or node["description"])
-        yield f"| `{prefix}{key}` | {_kind(node)} | {default} | {told} |".replace("|  |", "| |")
+        kind = _kind(node, definitions)
+        yield f"| `{prefix}{key}` | {kind} | {default} | {told} |".replace("|  |", "| |")
 
 
-def _kind(node: Mapping[str, Any]) -> str:
+def _kind(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     if "anyOf" in node:
-        (node,) = (kind for kind in node["anyOf"] if kind["type"] != "null")
+        (node,) = (kind for kind in node["anyOf"] if kind.get("type") != "null")
+        node = definitions[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
     if "enum" in node or "const" in node:
         return ", ".join(f"`{value}`" for value in node.get("enum", [node.get("const")]))
     if "examples" in node:
         return f"text such as `{node['examples'][0]}`"
-    words = {"string": "text", "object": "mapping", "integer": "whole number"}[node["type"]]
+    words = {
+        "string": "text",
+        "object": "mapping",
+        "integer": "whole number",
+        "boolean": "`true` or `false`",
+        "array": "list of texts",
+    }[node["type"]]
     return words + (f", {node['minimum']} to {node['maximum']}" if "minimum" in node else "")
 
 
@@ -204,7 +212,7 @@ def _default(value: Any, node: Mapping[str, Any]) -> str:
         value = format_size(value).replace(" ", "")
     elif "examples" in node and value.startswith("P"):
         value = format_duration(TypeAdapter(timedelta).validate_python(value))
-    return f"`{value}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _flat(text: str) -> str:

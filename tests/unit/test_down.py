@@ -170,6 +170,15 @@ def test_what_the_run_made_is_counted(record: RunRecord, told: list[Event]) -> N
     assert created == {"run folders": 1, "tokens": 1, "heads": 1, "workers": 2}
 
 
+def test_what_pulumi_made_is_counted_by_kind(record: RunRecord, told: list[Event]) -> None:
+    for name in ("head-security-group", "members-security-group", "network"):
+        kind = "Network" if name == "network" else "SecGroup"
+        record.ledger.intent("resource.create", kind=kind, name=name)
+        record.ledger.done("resource.create", kind=kind, name=name)
+    record.ledger.intent("resource.create", kind="Instance", name="head")
+    assert work(record, FakeTarget(), told).created == {"SecGroup": 2, "Network": 1}
+
+
 def test_a_living_lease_keeper_is_ended_by_a_clean_down(record: RunRecord, told: list[Event], start: Start) -> None:
     keeper = start("sleep", "60")
     mark = ProcessMark.of(keeper.pid)

@@ -11,6 +11,7 @@ from dhctl.infra.receipt import Check, Leftover, Receipt
 
 NODE = Leftover("process", "raylet (pid 7)", "kill -9 7")
 NONE, LEFT = Check("machine", "processes"), Check("machine", "processes", (NODE,))
+HELD = Leftover("network", "net (n1)", "openstack network delete n1", "held by port db")
 UNKNOWN = Check("cloud", "servers", (), "it does not answer")
 
 
@@ -38,7 +39,7 @@ def test_what_is_found_weighs_more_than_what_could_not_be_looked_at() -> None:
     assert Check("a", "b", (NODE,), "and more").state == "left"
 
 
-@pytest.mark.parametrize("checks", [(NONE,), (NONE, LEFT, UNKNOWN), ()])
+@pytest.mark.parametrize("checks", [(NONE,), (NONE, LEFT, UNKNOWN), (Check("networks", "tag", (HELD,)),), ()])
 def test_it_survives_being_stored(checks: tuple[Check, ...]) -> None:
     stored = json.loads(json.dumps(receipt(*checks).to_dict()))
     assert Receipt.from_dict(stored) == receipt(*checks)
@@ -66,3 +67,15 @@ def test_more_than_five_things_are_counted() -> None:
     many = Check("machine", "processes", tuple(Leftover("process", str(n), f"kill {n}") for n in range(12)))
     with pytest.raises(LeftoverError, match="7 more"):
         receipt(many).require_clean()
+
+
+def test_what_could_not_be_deleted_tells_why() -> None:
+    assert HELD.text == "network net (n1) (`openstack network delete n1`): held by port db"
+    with pytest.raises(LeftoverError, match="held by port db"):
+        receipt(Check("networks", "tag", (HELD,))).require_clean()
+
+
+def test_a_receipt_of_an_older_dhctl_tells_no_reasons() -> None:
+    stored = receipt(LEFT).to_dict()
+    del stored["checks"][0]["found"][0]["reason"]
+    assert Receipt.from_dict(json.loads(json.dumps(stored))) == receipt(LEFT)

@@ -1,0 +1,41 @@
+"""`dhctl reap`: ends runs whose lease is over, from the cloud's own lists alone."""
+
+from __future__ import annotations
+
+import click
+
+from dhctl.cli import options
+
+
+@click.command(epilog="Example:  dhctl reap --cloud hospital --dry-run")
+@click.option("--cloud", metavar="NAME", help="Entry of clouds.yaml; by default what OS_CLOUD or OS_* say.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be ended.")
+@click.option("--run", "run_id", metavar="ID", help="End this run, also before its lease is over.")
+@options.as_json
+def command(cloud: str | None, dry_run: bool, run_id: str | None, as_json: bool) -> None:
+    """End all runs of an OpenStack project whose lease is over.
+
+    Needs no record: what carries a run's mark and expiry is found in the project's own lists. For cron or a scheduled
+    CI job. Exit code 5 when something is left.
+    """
+    from rich.console import Group
+
+    from dhctl.cli.console import Console
+    from dhctl.cli.tables import plain_table, reaped_table
+    from dhctl.infra.errors import LeftoverError
+    from dhctl.infra.events import ignore
+    from dhctl.infra.openstack import reap
+    from dhctl.infra.openstack.cloud import connect
+    from dhctl.infra.openstack.section import OpenStackSection
+
+    connection = connect(OpenStackSection(cloud=cloud))
+    found = reap.expired(connection, run_id)
+    with Console(as_json) as console:
+        report = ignore if as_json else console.report  # one document
+        ended = found if dry_run else [reap.end(connection, run, report) for run in found]
+    body = [run.to_dict() for run in ended]
+    nothing = plain_table(("no run of this project is past its lease",), [])
+    Console(as_json).document(body, Group(*map(reaped_table, ended)) if ended else nothing)
+    left = [] if dry_run else [run.run_id for run in ended if not run.clean]
+    if left:
+        raise LeftoverError(f"something is left of {', '.join(left)}", "the table names it; `dhctl reap` tries again")

@@ -1,0 +1,91 @@
+"""Ending runs of a project from the project's own lists, without a record of them: by mark and expiry alone."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from openstack.connection import Connection
+
+from dhctl.infra.errors import UnknownRunError
+from dhctl.infra.events import Report, Warned
+from dhctl.infra.ledger import Ledger
+from dhctl.infra.openstack import inventory
+from dhctl.infra.openstack.cloud import CloudError
+from dhctl.infra.openstack.kinds import Owned, Project
+from dhctl.infra.openstack.sweep import Sweep
+from dhctl.infra.receipt import Check
+
+
+@dataclass(frozen=True)
+class MarkedRun:
+    """A run as the project's lists tell of it. `checks` are there when it was ended."""
+
+    run_id: str
+    expires_at: int
+    owned: tuple[Owned, ...]
+    checks: tuple[Check, ...] = field(default=())
+
+    @property
+    def clean(self) -> bool:
+        """Ended, looked for again, and nothing found."""
+        return bool(self.checks) and all(check.state == "none" for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        ends = datetime.fromtimestamp(self.expires_at, UTC).isoformat() if self.expires_at else None
+        had = [{"kind": o.kind, "id": o.id, "name": o.name} for o in self.owned]
+        left = [asdict(leftover) for check in self.checks for leftover in check.found]
+        unknown = {check.place: check.unknown for check in self.checks if check.unknown}
+        ended = bool(self.checks)
+        return {
+            "run": self.run_id,
+            "lease_ends": ends,
+            "had": had,
+            "ended": ended,
+            "clean": self.clean,
+            "left": left,
+            "unknown": unknown,
+        }
+
+
+def marked_runs(connection: Connection) -> list[MarkedRun]:
+    """All runs of which the project has something, each with the latest expiry that it tells. Raises CloudError."""
+    by_run: dict[str, list[Owned]] = {}
+    for owned in inventory.find_all(connection):
+        by_run.setdefault(owned.mark.run_id, []).append(owned)
+    return [MarkedRun(run, max(o.mark.expires_at for o in found), tuple(found)) for run, found in by_run.items()]
+
+
+def expired(connection: Connection, run_id: str | None = None) -> list[MarkedRun]:
+    """Runs past their lease; with `run_id` that one, past it or not.
+
+    A run of which only things are left that tell no expiry (a keypair, a server group) is not past it: nobody knows.
+    Raises CloudError, UnknownRunError.
+    """
+    runs = marked_runs(connection)
+    if run_id is None:
+        return [run for run in runs if 0 < run.expires_at < time.time()]
+    named = [run for run in runs if run.run_id == run_id]
+    if not named:
+        raise UnknownRunError(run_id, [run.run_id for run in runs])
+    return named
+
+
+def end(connection: Connection, run: MarkedRun, report: Report) -> MarkedRun:
+    """Sweeps a run and looks again. What the API says to a refused deletion stands in the checks."""
+    with tempfile.TemporaryDirectory(prefix="dhctl-reap-") as folder:
+        ledger = Ledger(Path(folder) / "ledger.jsonl")
+        ledger.create()
+        try:
+            Sweep(Project(connection), run.run_id, ledger, report).run()
+        except CloudError as error:
+            report(Warned(str(error)))
+        entries = ledger.entries()
+    known = inventory.known_servers(run.run_id, entries)
+    checks = inventory.look(Project(connection, known), run.run_id, inventory.refusals(entries))
+    return MarkedRun(run.run_id, run.expires_at, run.owned, tuple(checks))

@@ -1,0 +1,83 @@
+"""The end of a cluster on OpenStack before its stack goes: nothing new may start, then the workers leave."""
+
+from __future__ import annotations
+
+from dhctl.infra import ssh
+from dhctl.infra.errors import ClusterError
+from dhctl.infra.events import Report
+from dhctl.infra.ledger import Ledger
+from dhctl.infra.openstack.kinds import KINDS, Kind, Owned, Project
+from dhctl.infra.openstack.mark import ROLE_KEY, WORKER
+from dhctl.infra.openstack.sweep import Sweep
+from dhctl.infra.openstack.userdata import LOG_FOLDERS, STOP_AUTOSCALER
+from dhctl.infra.record import RunRecord
+from dhctl.infra.ssh import SshEndpoint
+
+STOP_S = 20.0
+FETCH_S = 60.0
+
+
+def release_workers(record: RunRecord, project: Project, head: SshEndpoint | None, report: Report) -> None:
+    """Stops the autoscaler on the head where it can be reached, takes its credential away in any case, ends workers.
+
+    Raises CloudError when the project cannot be listed.
+    """
+    if head:
+        _stop_autoscaler(record.ledger, head)
+    sweep = Sweep(project, record.run_id, record.ledger, report)
+    sweep.end_kind(_kind("application credential"))
+    sweep.end_kind(_workers_of(_kind("server")))
+
+
+def _stop_autoscaler(ledger: Ledger, head: SshEndpoint) -> None:
+    """A head that is gone or broken has no autoscaler worth stopping: its credential goes next."""
+    try:
+        with ledger.ending("autoscaler.stop"):
+            ssh.require(head, ssh.run(head, ["sh", "-c", STOP_AUTOSCALER], None, STOP_S), "stop the autoscaler")
+    except ClusterError as error:
+        ledger.note("autoscaler.stop", "note", unreachable=str(error)[:300])
+
+
+def _kind(name: str) -> Kind:
+    return next(kind for kind in KINDS if kind.name == name)
+
+
+def _workers_of(servers: Kind) -> Kind:
+    """Servers less the head, which is Pulumi's to delete."""
+
+    def find(project: Project) -> list[Owned]:
+        workers = {s.id for s in project.connection.compute.servers(details=True) if _role(s.metadata) == WORKER}
+        return [owned for owned in servers.find(project) if owned.id in workers]
+
+    return Kind(servers.name, servers.proof, servers.service, servers.command, find, servers.delete)
+
+
+def _role(metadata: dict[str, str] | None) -> str:
+    return (metadata or {}).get(ROLE_KEY, "")
+
+
+def collect(record: RunRecord, head: SshEndpoint) -> None:
+    """Copies the head's logs into the record. Raises ClusterError when the head cannot be reached."""
+    record.logs_dir.mkdir(exist_ok=True)
+    missing: list[ClusterError] = []
+    for folder in LOG_FOLDERS:
+        try:
+            ssh.fetch(head, folder, record.logs_dir, timeout_s=FETCH_S)
+        except ClusterError as error:
+            missing.append(error)  # Ray's own folder is not there when Ray never started
+    adopt_ledger(record)
+    if len(missing) == len(LOG_FOLDERS):
+        raise missing[0]
+
+
+def adopt_ledger(record: RunRecord) -> None:
+    """Writes what the head made and ended on its own into the run's ledger, once."""
+    told = Ledger(record.logs_dir / "ledger.jsonl").entries()
+    seen = {(e.act, e.phase, e.detail.get("node")) for e in record.ledger.entries() if e.detail.get("by") == "head"}
+    for entry in told:
+        key = (entry.act, entry.phase, entry.detail.get("node"))
+        if key not in seen:
+            seen.add(key)
+            record.ledger.note(
+                entry.act, entry.phase, **{**entry.detail, "by": "head", "at_head": entry.at.isoformat()}
+            )

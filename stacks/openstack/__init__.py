@@ -1,0 +1,1 @@
+"""The OpenStack target: its Pulumi program and its implementation of the Target seam."""

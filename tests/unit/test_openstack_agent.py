@@ -1,0 +1,348 @@
+"""The agent of a node: what it keeps running, what it says of it, and how it ends; with scripts in Ray's place."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dhctl.infra.openstack.node import ray_head, ray_worker, site, stop, watched
+from dhctl.infra.openstack.node.journal import NodeJournal
+from dhctl.infra.openstack.node.layout import NodeFolder, read_json, write_json
+from dhctl.infra.openstack.node.ray_head import RayHead
+from dhctl.infra.openstack.node.ray_worker import RayWorker
+from dhctl.infra.openstack.node.settings import NodeSettings
+from dhctl.infra.openstack.node.site import NodeSite
+from dhctl.infra.openstack.node.stop import start_ticks, stop_autoscaler
+from dhctl.infra.openstack.node.watched import Watched
+from unit.node_fakes import HEAD_NAME, RUN_ID, Clock, make_node_folder, make_node_settings, told_by
+
+SLEEP = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
+Eventually = Callable[..., None]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> NodeFolder:
+    return make_node_folder(tmp_path / "node")
+
+
+# --- one process
+
+
+@pytest.fixture
+def ended() -> Iterator[list[Watched]]:
+    """Ends what a test watched."""
+    kept: list[Watched] = []
+    yield kept
+    for one in kept:
+        if one.process:
+            watched.stop(one.process, 0.1)
+
+
+def test_a_process_that_ends_is_started_again_after_longer_and_longer_pauses(
+    tmp_path: Path, ended: list[Watched], eventually: Eventually
+) -> None:
+    clock = Clock()
+    one = Watched(["/bin/sh", "-c", "exit 1"], dict(os.environ), tmp_path / "log", clock=clock.monotonic)
+    ended.append(one)
+    pauses = []
+    for _ in range(7):
+        assert one.keep()
+        process = one.process
+        assert process
+        process.wait(5)
+        pause = 0
+        while not one.keep():
+            clock.now += 1
+            pause += 1
+            assert pause < 100
+        pauses.append(pause)
+        assert one.process
+        one.process.wait(5)
+        one.process = None
+        one._due = clock.now
+    assert pauses == [2, 4, 8, 16, 30, 30, 30]
+
+
+def test_one_whose_work_is_done_is_not_started_again(tmp_path: Path, ended: list[Watched]) -> None:
+    clock = Clock()
+    one = Watched(["/bin/true"], dict(os.environ), tmp_path / "log", clock=clock.monotonic)
+    ended.append(one)
+    assert one.keep()
+    assert one.process
+    one.process.wait(5)
+    clock.now += 1000
+    assert not one.keep()
+
+
+def test_a_process_dies_with_the_agent_unless_it_survives(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]], eventually: Eventually
+) -> None:
+    code = "import os, sys, time; from pathlib import Path; from dhctl.infra.openstack.node.watched import spawn\n"
+    code += f"a = spawn({SLEEP!r}, {{}}, Path('log')); b = spawn({SLEEP!r}, {{}}, Path('log'), survives=True)\n"
+    code += "Path('pids').write_text(f'{a.pid} {b.pid} '); time.sleep(60)"
+    agent = start(sys.executable, "-c", code, cwd=tmp_path)
+    pids = tmp_path / "pids"
+    eventually(lambda: pids.exists() and pids.read_text().endswith(" "), 10)
+    dies, survives = map(int, pids.read_text().split())
+    agent.kill()
+    agent.wait(5)
+    eventually(lambda: not start_ticks(dies))
+    assert start_ticks(survives)
+    os.kill(survives, 9)
+
+
+# --- the end of the autoscaler
+
+
+def test_nothing_new_starts_and_a_lost_autoscaler_is_ended(
+    folder: NodeFolder, start: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stop, "GRACE_S", 0.1)
+    process = start(*SLEEP)
+    ticks = start_ticks(process.pid)
+    write_json(folder.agent, {"monitor": {"pid": process.pid, "ticks": ticks}})
+    stop_autoscaler(folder)
+    assert folder.stopping.exists()
+    assert process.wait(5) == -9
+    stop_autoscaler(folder)
+
+
+def test_another_process_of_the_same_number_is_left_alone(
+    folder: NodeFolder, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    process = start(*SLEEP)
+    write_json(folder.agent, {"monitor": {"pid": process.pid, "ticks": 1}})
+    stop_autoscaler(folder)
+    assert process.poll() is None
+
+
+# --- Ray's head
+
+
+class Ray:
+    """Stands in for Ray's processes: `sleep`, and what the head or worker would answer."""
+
+    def __init__(self) -> None:
+        self.answers = True
+        self.commands: list[list[str]] = []
+        self.environments: list[dict[str, str]] = []
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def spawn(self, command: Sequence[str], env: dict[str, str], log: Path, **_: Any) -> subprocess.Popen[bytes]:
+        self.commands.append(list(command))
+        self.environments.append(dict(env))
+        self.started.append(subprocess.Popen(SLEEP, start_new_session=True))
+        return self.started[-1]
+
+    def kill(self, number: int) -> None:
+        self.started[number].kill()
+        self.started[number].wait(5)
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ray]:
+    made = Ray()
+    for module in (ray_head, ray_worker, watched):
+        monkeypatch.setattr(module, "spawn", made.spawn)
+    monkeypatch.setattr(ray_head, "_accepts", lambda address, port: made.answers)
+    monkeypatch.setattr(RayHead, "_dashboard_answers", lambda head: made.answers)
+    monkeypatch.setattr(RayWorker, "_joined", lambda worker: made.answers)
+    monkeypatch.setattr(site, "SOMEWHERE", "127.0.0.1")
+    yield made
+    for process in made.started:
+        process.kill()
+        process.wait(5)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    for module in (ray_head, ray_worker):
+        monkeypatch.setattr(module, "time", made)
+    return made
+
+
+def make_site(folder: NodeFolder, settings: NodeSettings | None = None) -> NodeSite:
+    return NodeSite(settings or make_node_settings(), folder, NodeJournal(folder), {"AWS_PROFILE": "lab"})
+
+
+def test_a_head_comes_up_with_its_autoscaler(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
+    ray.answers = False
+    head = RayHead(make_site(folder))
+    head.keep()
+    head.keep()
+    assert read_json(folder.agent)["state"] == "starting"
+    ray.answers = True
+    head.keep()
+    told = read_json(folder.agent)
+    assert (told["state"], told["address"]) == ("ready", "127.0.0.1")
+    assert told["monitor"]["pid"] == ray.started[1].pid
+    started, monitor = ray.commands
+    options = " ".join(started)
+    assert "--head --no-monitor --port 6379 --dashboard-host 127.0.0.1 --dashboard-port 8265" in options
+    assert "--num-cpus 0 --num-gpus 0" in options
+    assert "--node-manager-port 20002" in options
+    assert "--min-worker-port 20100 --max-worker-port 20999" in options
+    assert "ray.autoscaler.v2.monitor" in monitor
+    config = read_json(folder.autoscaling)
+    assert config["provider"]["head_id"] == told["head_id"] == ray.environments[0]["RAY_CLOUD_INSTANCE_ID"]
+    assert told["head_id"].startswith(f"{HEAD_NAME}-")
+
+
+def test_rays_environment_has_token_file_tables_and_the_jobs_keys(
+    folder: NodeFolder, ray: Ray, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere")
+    monkeypatch.setenv("PYTHONPATH", "/opt/dhctl-code")
+    RayHead(make_site(folder)).keep()
+    (env,) = ray.environments
+    assert env["RAY_AUTH_TOKEN_PATH"] == str(folder.token)
+    assert (env["RAY_AUTH_MODE"], env["AWS_PROFILE"], env["RAY_gcs_storage"]) == ("token", "lab", "rocksdb")
+    assert env["DHCTL_RUN_ID"] == RUN_ID
+    assert "RAY_ADDRESS" not in env
+    assert "PYTHONPATH" not in env  # a job brings its own code
+    assert not any("t" * 64 in word for word in (*ray.commands[0], *env.values()))
+
+
+def test_a_head_that_died_gets_a_new_id_and_the_autoscaler_follows(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
+    (folder.ray_temp / "ray_current_cluster").write_text("old")
+    head = RayHead(make_site(folder))
+    head.keep()
+    head.keep()
+    assert not (folder.ray_temp / "ray_current_cluster").exists()
+    first = read_json(folder.agent)["head_id"]
+    ray.kill(0)
+    head.keep()
+    assert ray.started[1].poll() is not None  # never two autoscalers
+    head.keep()
+    head.keep()
+    told = read_json(folder.agent)
+    assert (told["state"], told["head_id"] == first) == ("ready", False)
+    assert read_json(folder.autoscaling)["provider"]["head_id"] == told["head_id"]
+    assert [e["reason"] for e in told_by(folder)] == ["Ray's head ended with status -9", "Ray's head runs again"]
+    head.end()
+
+
+def test_a_head_that_never_answers_fails_with_its_log(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
+    ray.answers = False
+    (folder.logs / "ray.log").write_text("address already in use")
+    head = RayHead(make_site(folder))
+    for _ in range(ray_head.TRIES):
+        clock.now += 60
+        head.keep()
+        clock.now += ray_head.START_S + 1
+        head.keep()
+    told = read_json(folder.agent)
+    assert (told["state"], told["log"]) == ("failed", "address already in use")
+    assert told["reason"] == "Ray's head did not answer within 180 s, 3 times"
+    clock.now += 1000
+    head.keep()
+    assert len(ray.started) == ray_head.TRIES
+
+
+def test_an_autoscaler_that_died_is_started_again(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
+    head = RayHead(make_site(folder))
+    head.keep()
+    head.keep()
+    ray.kill(1)
+    end = time.monotonic() + 10
+    while len(ray.started) < 3 and time.monotonic() < end:
+        head.keep()
+        time.sleep(0.05)
+    assert read_json(folder.agent)["monitor"]["pid"] == ray.started[2].pid
+
+
+def test_once_stopping_there_is_no_autoscaler_any_more(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
+    head = RayHead(make_site(folder))
+    head.keep()
+    head.keep()
+    folder.stopping.touch()
+    head.keep()
+    assert ray.started[1].poll() is not None
+    assert read_json(folder.agent)["monitor"] is None
+    ray.kill(0)
+    for _ in range(4):
+        head.keep()
+    assert len(ray.started) == 3  # Ray again, for jobs' logs, and no autoscaler
+
+
+def test_no_ray_starts_after_the_lease(folder: NodeFolder, ray: Ray) -> None:
+    RayHead(make_site(folder, make_node_settings(expires_at=1000))).keep()
+    assert ray.started == []
+
+
+# --- Ray's node on a worker
+
+
+def worker_site(folder: NodeFolder) -> NodeSite:
+    settings = make_node_settings().for_worker(f"{RUN_ID}-w-1", "127.0.0.1", "0" * 64, ["--num-cpus", "2"])
+    return make_site(folder, settings)
+
+
+def test_a_worker_joins_with_what_the_autoscaler_asked_for(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
+    worker = RayWorker(worker_site(folder))
+    worker.keep()
+    worker.keep()
+    assert read_json(folder.agent)["state"] == "ready"
+    assert " ".join(ray.commands[0]).endswith("--address 127.0.0.1:6379 --num-cpus 2")
+    assert ray.environments[0]["RAY_CLOUD_INSTANCE_ID"] == f"{RUN_ID}-w-1"
+    assert ray.environments[0]["RAY_NODE_TYPE_NAME"] == "worker"
+    worker.end()
+
+
+def test_a_worker_that_had_joined_is_not_started_again(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
+    worker = RayWorker(worker_site(folder))
+    worker.keep()
+    worker.keep()
+    ray.kill(0)
+    for _ in range(5):
+        clock.now += 100
+        worker.keep()
+    assert len(ray.started) == 1
+    assert read_json(folder.agent)["state"] == "ended"
+
+
+def test_a_worker_tries_a_few_times_to_join(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
+    ray.answers = False
+    worker = RayWorker(worker_site(folder))
+    for number in range(ray_worker.TRIES):
+        clock.now += 60
+        worker.keep()
+        ray.kill(number)
+        worker.keep()
+    told = read_json(folder.agent)
+    assert (told["state"], told["reason"]) == ("failed", "Ray's node ended with status -9, 5 times")
+
+
+def test_the_dashboard_is_asked_with_the_token(folder: NodeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            good = self.headers.get("Authorization") == "Bearer " + "t" * 64
+            self.send_response(200 if good else 401)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            """Quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        monkeypatch.setattr(ray_head, "DASHBOARD_PORT", server.server_address[1])
+        head = RayHead(make_site(folder))
+        assert head._dashboard_answers()
+        folder.token.write_text("wrong")
+        assert not head._dashboard_answers()
+        assert ray_head._accepts("127.0.0.1", server.server_address[1])
+        server.shutdown()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        assert not ray_head._accepts("127.0.0.1", taken.getsockname()[1])
