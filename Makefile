@@ -10,10 +10,12 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 ROOMS := infra stacks ray_jobs cli
 
-.PHONY: help bootstrap demo test unit lint format bench constraints clean
+TESTBED := PYTHONPATH=tests $(BIN)/python -m testbeds.openstack
+
+.PHONY: help bootstrap demo test unit lint format bench constraints clean testbed-install testbed-up testbed-down
 
 help: ## Lists the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 bootstrap: ## Makes .venv and fetches the Pulumi engine; quick when both are there
 	@scripts/bootstrap.sh
@@ -21,8 +23,8 @@ bootstrap: ## Makes .venv and fetches the Pulumi engine; quick when both are the
 demo: bootstrap ## One training run on this machine: up, train, down, receipt
 	$(BIN)/dhctl run examples/prostate-local.yaml
 
-test: bootstrap ## All tests: unit, contract, jobs without a cluster, then e2e with the real engine and Ray
-	$(PYTEST) tests/unit tests/contract tests/jobs tests/e2e
+test: bootstrap ## All tests: unit, contract, jobs without a cluster, then whole runs here and on the OpenStack testbed
+	$(PYTEST) tests/unit tests/contract tests/jobs tests/testbeds tests/e2e tests/cloud
 
 unit: bootstrap ## Only the unit tests: seconds
 	$(PYTEST) tests/unit -m "not e2e"
@@ -40,6 +42,15 @@ format: bootstrap ## Rewrites the files as `make lint` wants them
 
 bench: bootstrap ## Measures, and writes the numbers down
 	$(BIN)/python tests/bench/measure.py
+
+testbed-install: bootstrap ## Installs the Debian packages of the OpenStack testbed (root, once: 4 minutes)
+	$(TESTBED) install
+
+testbed-up: bootstrap ## Starts the OpenStack testbed and leaves it running (root)
+	$(TESTBED) up
+
+testbed-down: bootstrap ## Stops it
+	$(TESTBED) down
 
 constraints: ## Resolves constraints.txt anew (UPGRADE=1: to the newest versions)
 	@uv=$$(command -v uv || echo .tools/bin/uv)

@@ -18,7 +18,8 @@ from dhctl.infra.openstack.admission_servers import (
     volume_requirements,
     zone_requirements,
 )
-from dhctl.infra.openstack.cloud import cloud_errors, reason_of
+from dhctl.infra.openstack.answers import reason_of
+from dhctl.infra.openstack.cloud import cloud_errors
 from dhctl.infra.openstack.flavors import Flavors
 from dhctl.infra.openstack.quota import ADDRESSES, RESERVED_ADDRESSES, Fit, Quota, demand, fit, read_quotas, unit_of
 from dhctl.infra.spec import PHANTOMS, RunSpec

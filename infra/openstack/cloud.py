@@ -19,6 +19,7 @@ from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
 from dhctl.infra.errors import RefusedError
+from dhctl.infra.openstack.answers import reason_of, status_of
 from dhctl.infra.openstack.section import OpenStackSection
 
 TROUBLED = (500, 502, 503, 504)
@@ -83,24 +84,6 @@ def cloud_errors(doing: str) -> Iterator[None]:
         yield
     except RAISED as error:
         raise CloudError(f"cannot {doing} on OpenStack: {reason_of(error)}", _next_step(error)) from error
-
-
-def reason_of(error: Exception) -> str:
-    """What a service said, without the SDK's frame around it."""
-    match error:
-        case sdk_errors.HttpException(details=str(details)) if details:
-            told = details
-        case _:
-            told = str(error)
-    status = getattr(error, "status_code", None) or getattr(error, "http_status", None)
-    text = " ".join(told.split())[:500] or type(error).__name__
-    text = text.partition(" (Request-ID:")[0]
-    return f"{text} (HTTP {status})" if status and str(status) not in text else text
-
-
-def status_of(error: Exception) -> int:
-    """The HTTP status of an answer that was raised; 0 where there was none."""
-    return int(getattr(error, "status_code", None) or getattr(error, "http_status", None) or 0)
 
 
 def _next_step(error: Exception) -> str:

@@ -41,7 +41,7 @@ class HeadStart:
     ) -> None:
         self._record, self._cloud, self._endpoint = record, cloud, endpoint
         self._report, self._interrupts = report, interrupts
-        self._console, self._shown = "", 0
+        self._console, self._shown = "", set[tuple[object, ...]]()
         self._end = time.monotonic() + BOOT_S
 
     def run(self, outputs: StackOutputs) -> None:
@@ -96,11 +96,13 @@ class HeadStart:
             raise ClusterError(f"the head's server is in error: {reason}", "ask the cloud's operator, or try again")
 
     def _tell(self, events: list[dict[str, Any]]) -> None:
-        for event in events[self._shown :]:
-            if event["state"] not in QUIET:
+        """Each once: of a long console nova gives the end only, so places in it mean nothing."""
+        for event in events:
+            key = (event.get("at"), event["state"], event.get("what"))
+            if event["state"] not in QUIET and key not in self._shown:
                 detail = event.get("what") or event.get("ray") or event.get("reason") or ""
                 self._report(Noted(f"head {event['state']} {detail}".rstrip()))
-        self._shown = len(events)
+            self._shown.add(key)
 
     def _quote(self, log: object) -> str:
         text = str(log or "") or self._console

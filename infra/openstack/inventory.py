@@ -19,8 +19,10 @@ LOOKS_AT_ONCE = 6
 
 
 def known_servers(run_id: str, entries: Iterable[Entry]) -> frozenset[str]:
-    """Servers that the run had, as `<run id>/<server id>`, gone or not."""
-    return frozenset(f"{run_id}/{s}" for e in entries if e.act == SEEN for s in e.detail.get("servers", ()))
+    """Servers that the run had, as `<run id>/<server id>`, gone or not: seen in a list, or told of by the head."""
+    seen = [s for e in entries if e.act == SEEN for s in e.detail.get("servers", ())]
+    told = [s for e in entries if e.act in ("node.start", "head.boot") and (s := e.detail.get("server"))]
+    return frozenset(f"{run_id}/{server}" for server in (*seen, *told))
 
 
 def refusals(entries: Iterable[Entry]) -> dict[str, str]:

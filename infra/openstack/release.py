@@ -6,6 +6,7 @@ from dhctl.infra import ssh
 from dhctl.infra.errors import ClusterError
 from dhctl.infra.events import Report
 from dhctl.infra.ledger import Ledger
+from dhctl.infra.openstack.inventory import find
 from dhctl.infra.openstack.kinds import KINDS, Kind, Owned, Project
 from dhctl.infra.openstack.mark import ROLE_KEY, WORKER
 from dhctl.infra.openstack.sweep import Sweep
@@ -27,6 +28,11 @@ def release_workers(record: RunRecord, project: Project, head: SshEndpoint | Non
     sweep = Sweep(project, record.run_id, record.ledger, report)
     sweep.end_kind(_kind("application credential"))
     sweep.end_kind(_workers_of(_kind("server")))
+
+
+def servers(record: RunRecord, project: Project) -> list[Owned]:
+    """Servers of the run that are still there. Raises CloudError."""
+    return find(project, _kind("server"), record.run_id)
 
 
 def _stop_autoscaler(ledger: Ledger, head: SshEndpoint) -> None:

@@ -24,6 +24,27 @@ from dhctl.infra.record import RunRecord
 FORWARDED = "AWS_"
 """Variables of the client's environment that reach the cluster's jobs begin so: the keys of the object store."""
 
+HERE_ONLY = {"AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"}
+"""Of these, what speaks of files of this machine: the keys in them are sent instead."""
+
+
+def store_environment() -> dict[str, str]:
+    """What jobs find of the object store: this shell's variables, and keys that boto3 finds elsewhere (~/.aws)."""
+    env = {k: v for k, v in os.environ.items() if k.startswith(FORWARDED) and k not in HERE_ONLY}
+    if "AWS_ACCESS_KEY_ID" in env:
+        return env
+    import boto3  # half a second
+
+    session = boto3.session.Session()
+    found = session.get_credentials()
+    if found:
+        keys = found.get_frozen_credentials()
+        env |= {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key}
+        env |= {"AWS_SESSION_TOKEN": keys.token} if keys.token else {}
+    if session.region_name:
+        env.setdefault("AWS_DEFAULT_REGION", session.region_name)
+    return env
+
 
 @dataclass(frozen=True)
 class RunSecrets:
@@ -65,8 +86,11 @@ class RunSecrets:
 
     def for_nodes(self, credential: Mapping[str, Any]) -> bytes:
         """What the nodes get over SSH, as secrets.json."""
-        env = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
-        body = {"token": self.token_file.read_text().strip(), "credential": dict(credential), "env": env}
+        body = {
+            "token": self.token_file.read_text().strip(),
+            "credential": dict(credential),
+            "env": store_environment(),
+        }
         return json.dumps(body).encode()
 
     def remove(self) -> None:

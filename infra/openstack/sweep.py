@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from dhctl.infra.events import Report, ResourceChanged
 from dhctl.infra.ledger import Ledger
-from dhctl.infra.openstack.cloud import RAISED, CloudError, reason_of, status_of
+from dhctl.infra.openstack.answers import reason_of, status_of
+from dhctl.infra.openstack.cloud import RAISED, CloudError
 from dhctl.infra.openstack.inventory import DELETE, SEEN, find
 from dhctl.infra.openstack.kinds import Kind, Owned, Project, kinds_of
 from dhctl.infra.processes import wait_until
@@ -31,9 +32,12 @@ class Sweep:
         self._project, self._run_id, self._ledger, self._report = project, run_id, ledger, report
         self._refused: dict[str, int] = {}
 
-    def run(self) -> None:
-        """Deletes. Raises CloudError when a kind could not be listed to the end; the receipt tells what is left."""
-        end = time.monotonic() + ROUNDS_S
+    def run(self) -> set[str]:
+        """Deletes; ids of what is left. Raises CloudError when a kind could not be listed to the end.
+
+        A refusal counts when the next round meets it too: what held the resource may have been on its way out.
+        """
+        end, before = time.monotonic() + ROUNDS_S, set[str]()
         while True:
             self._refused, trouble, left = {}, None, set[str]()
             for kind in kinds_of(self._project.connection):
@@ -41,12 +45,14 @@ class Sweep:
                     left |= self.end_kind(kind)
                 except CloudError as error:
                     trouble = error
-            settled = not trouble and left <= self._refused.keys()
+            settled = not trouble and (not left or (left == before and left <= self._refused.keys()))
             if settled or time.monotonic() > end:
                 break
+            before = left
             time.sleep(PAUSE_S)
         if trouble:
             raise trouble
+        return left
 
     def end_kind(self, kind: Kind) -> set[str]:
         """Deletes all of one kind and waits until they are gone; ids of those that are not. Raises CloudError."""

@@ -103,9 +103,11 @@ class OpenStackTarget:
             release.collect(record, endpoint)
 
     def sweep(self, record: RunRecord, report: Report) -> None:
-        """All kinds in the order of dependencies; the run's secrets when no server is left that takes them."""
-        Sweep(self._project(record), record.run_id, record.ledger, report).run()
-        RunSecrets.of(record).remove()
+        """All kinds in the order of dependencies; the run's secrets when nothing is left that takes them."""
+        project = self._project(record)
+        left = Sweep(project, record.run_id, record.ledger, report).run()
+        if not left or not release.servers(record, project):
+            RunSecrets.of(record).remove()
 
     def inventory(self, record: RunRecord) -> list[Check]:
         """The project's own lists, kind by kind, and the run's secrets."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import threading
 from typing import Any
 
@@ -30,6 +31,17 @@ def order(dhctl: CloudRuns, *faults: dict[str, Any]) -> None:
     path = dhctl.folder / "faults.json"
     path.write_text(json.dumps(faults))
     dhctl.env["DHCTL_STANDIN_FAULTS"] = str(path)
+
+
+def kill(client: subprocess.Popen[str], record: RunRecord) -> None:
+    """The client and the engine that it started, at once, as when their machine loses its power."""
+    engine = last(record.ledger.entries(), "engine.process")
+    assert engine is not None
+    process = psutil.Process(engine.detail["process"]["pid"])
+    client.send_signal(signal.SIGKILL)
+    for killed in [process, *process.children(recursive=True)]:
+        killed.send_signal(signal.SIGKILL)
+    client.wait(10)
 
 
 def receipt_of(record: RunRecord) -> dict[str, Any]:
@@ -70,12 +82,7 @@ def test_client_and_engine_are_killed_while_the_head_is_made(dhctl: CloudRuns, c
     order(dhctl, {"type": INSTANCE, "op": "create", "when": "after", "do": "hang"})
     up = dhctl.start("up", dhctl.spec("pair"))
     record = dhctl.until(lambda r: any(s.name == f"{r.run_id}-head" for s in cloud.compute.servers()))
-    engine = last(record.ledger.entries(), "engine.process")
-    assert engine is not None
-    up.send_signal(signal.SIGKILL)
-    process = psutil.Process(engine.detail["process"]["pid"])
-    for killed in [process, *process.children(recursive=True)]:
-        killed.send_signal(signal.SIGKILL)
+    kill(up, record)
     down = dhctl("down", record.run_id)
     assert down.returncode == 0, down.stdout + down.stderr
     assert_nothing_marked(cloud, [record.run_id])
@@ -83,13 +90,12 @@ def test_client_and_engine_are_killed_while_the_head_is_made(dhctl: CloudRuns, c
 
 @pytest.fixture
 def standing(dhctl: CloudRuns, cloud: Connection) -> RunRecord:
-    """A run whose head hangs in BUILD: all resources are there, no Ray. Its client is killed."""
+    """A run whose head hangs in BUILD: all resources are there, no Ray. Client and engine are killed."""
     spec = dhctl.spec("pair", openstack={"head_flavor": "m1.hang"})
     up = dhctl.start("up", spec)
     record = dhctl.until(lambda r: any(s.name == f"{r.run_id}-head" for s in cloud.compute.servers()))
     dhctl.until(lambda r: any(f"dhctl-run={r.run_id}" in (a.tags or []) for a in cloud.network.ips()))
-    up.send_signal(signal.SIGKILL)
-    up.wait(10)
+    kill(up, record)
     return record
 
 
@@ -167,3 +173,43 @@ def test_a_worker_that_boots_while_down_runs(
     assert made.is_set()
     assert down.returncode == 0, down.stdout + down.stderr
     assert_nothing_marked(cloud, [standing.run_id])
+
+
+def test_a_head_without_ray_and_without_an_index_quotes_its_console(dhctl: CloudRuns) -> None:
+    nowhere = {"python": "/opt/nothing/bin/python", "package_index": "http://172.24.4.1:9/simple"}
+    up = dhctl("up", dhctl.spec("pair", openstack=nowhere))
+    assert up.returncode == 1, up.stdout + up.stderr
+    assert "the head did not start:" in up.stderr
+    assert "http://172.24.4.1:9/simple" in up.stderr
+    record = dhctl.record()
+    assert receipt_of(record)["clean"] is True
+    assert "@dhctl-node" in (record.logs_dir / "head-console.log").read_text()
+
+
+def test_a_port_that_is_open_to_the_outside_ends_the_run(dhctl: CloudRuns, cloud: Connection) -> None:
+    up = dhctl.start("up", dhctl.spec("pair"))
+    record = dhctl.until(lambda r: cloud.network.find_security_group(f"{r.run_id}-head-sg") is not None)
+    group = cloud.network.find_security_group(f"{record.run_id}-head-sg")
+    cloud.network.create_security_group_rule(
+        security_group_id=group.id, direction="ingress", protocol="tcp", port_range_min=6379, port_range_max=6379
+    )
+    told, _ = up.communicate(timeout=300)
+    assert up.returncode == 1, told
+    assert "port 6379 of" in told
+    assert "can be entered from outside" in told
+    assert receipt_of(record)["clean"] is True
+
+
+def test_an_existing_network_is_used_and_stays(dhctl: CloudRuns, cloud: Connection, foreign: Foreign) -> None:
+    router = foreign.router()
+    spec = dhctl.spec("pair", openstack={"head_flavor": "m1.hang", "network": "foreign-net"})
+    up = dhctl.start("up", spec)
+    record = dhctl.until(lambda r: any(s.name == f"{r.run_id}-head" for s in cloud.compute.servers()))
+    dhctl.until(lambda r: any(f"dhctl-run={r.run_id}" in (a.tags or []) for a in cloud.network.ips()))
+    kill(up, record)
+    down = dhctl("down", record.run_id)
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert cloud.network.find_network("foreign-net")
+    assert cloud.network.find_router(router.id)
+    made = {e.detail["kind"] for e in record.ledger.entries() if e.act == "resource.create"}
+    assert made.isdisjoint({"Network", "Subnet", "Router", "RouterInterface"})

@@ -127,6 +127,13 @@ class Foreign:
             name="foreign-holder", network_id=network.id, security_groups=[(group or self.group).id]
         )
 
+    def router(self) -> Any:
+        """Makes their network reachable from outside."""
+        outside = self.api.network.find_network("public", ignore_missing=False)
+        router = self.api.network.create_router(name="foreign-router", external_gateway_info={"network_id": outside.id})
+        self.api.network.add_interface_to_router(router, subnet=self.subnet.id)
+        return router
+
     def assert_untouched(self) -> None:
         """All of it is still there."""
         network, compute = self.api.network, self.api.compute
@@ -142,6 +149,9 @@ class Foreign:
         for port in network.ports(name="foreign-holder"):
             network.delete_port(port)
         network.delete_ip(self.address)
+        for router in network.routers(name="foreign-router"):
+            network.remove_interface_from_router(router, subnet=self.subnet.id)
+            network.delete_router(router)
         network.delete_port(self.port)
         network.delete_security_group(self.group)
         network.delete_network(self.network)

@@ -21,7 +21,7 @@ from dhctl.infra.openstack.node.layout import NodeFolder, read_json, write_json
 from dhctl.infra.openstack.node.ray_head import RayHead
 from dhctl.infra.openstack.node.ray_worker import RayWorker
 from dhctl.infra.openstack.node.settings import NodeSettings
-from dhctl.infra.openstack.node.site import NodeSite
+from dhctl.infra.openstack.node.site import NodeSite, interface_of
 from dhctl.infra.openstack.node.stop import start_ticks, stop_autoscaler
 from dhctl.infra.openstack.node.watched import Watched
 from unit.node_fakes import HEAD_NAME, RUN_ID, Clock, make_node_folder, make_node_settings, told_by
@@ -346,3 +346,9 @@ def test_the_dashboard_is_asked_with_the_token(folder: NodeFolder, monkeypatch: 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         assert not ray_head._accepts("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_node_finds_the_interface_of_its_address() -> None:
+    assert interface_of("127.0.0.1") == "lo"
+    with pytest.raises(OSError, match="192.0.2.77"):
+        interface_of("192.0.2.77")

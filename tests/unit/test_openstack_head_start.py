@@ -106,7 +106,7 @@ def test_the_head_gets_code_and_secrets_and_starts(
         assert "dhctl/infra/openstack/node/settings.py" in code.getnames()
     noted = [event.text for event in told if isinstance(event, Noted)]
     assert noted == ["head booting", "head installing ray", "head waiting", "head ready"]
-    for act in ("head.boot", "head.start"):
+    for act in ("head.boot", "head.ray"):
         assert last(run.ledger.entries(), act, "done") is not None
 
 

@@ -238,7 +238,7 @@ def test_a_cut_answer_is_made_and_never_heard(proxy: FaultProxy) -> None:
 @pytest.mark.e2e
 def test_object_store_keeps_objects_and_leaves_nothing(tmp_path: Path) -> None:
     sockets = set(Path("/tmp").glob("seaweedfs-*.sock"))
-    with object_store(tmp_path, first_port=18433) as store:
+    with object_store(tmp_path) as store:
         bucket = store.make_bucket("farm").removeprefix("s3://")
         store.client().put_object(Bucket=bucket, Key="a/b", Body=b"12345")
         assert store.objects(bucket, "a/") == {"a/b": 5}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import struct
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +23,21 @@ SOMEWHERE = "192.0.2.1"
 
 RECONNECT_S = 300
 """How long workers wait for a head that starts again, before they end."""
+
+
+SIOCGIFADDR = 0x8915
+"""Linux's request for an interface's IPv4 address (netdevice(7))."""
+
+
+def interface_of(address: str) -> str:
+    """Name of the network interface that has this IPv4 address. Raises OSError when none has."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # one without an IPv4 address
+                told = fcntl.ioctl(asked.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()))
+                if socket.inet_ntoa(told[20:24]) == address:
+                    return name
+    raise OSError(f"no network interface has the address {address}")
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,8 @@ class NodeSite:
         return {
             "HOME": "/root",
             **env,
+            # a cloud image's /etc/hosts gives the node's name to 127.0.1.1: gloo would tell that to the other workers
+            **dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface_of(self.address)),
             **self.job_env,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.folder.token),

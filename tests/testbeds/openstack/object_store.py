@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ from dhctl.infra.processes import ProcessMark, stop_all
 from testbeds.openstack.layout import TestbedError
 
 START_LIMIT_S = 60
+GRPC = 10_000
+"""Each port of weed has a twin so much higher."""
 REGION = "us-east-1"
 
 
@@ -68,11 +71,12 @@ class ObjectStore:
 
 
 @contextmanager
-def object_store(folder: Path, address: str = "127.0.0.1", first_port: int = 18333) -> Iterator[ObjectStore]:
+def object_store(folder: Path, address: str = "127.0.0.1") -> Iterator[ObjectStore]:
     """Runs the server while the block lasts. It keeps everything in `folder` and listens on `address` only.
 
     Raises TestbedError when `weed` is missing or does not answer.
     """
+    first_port = _free_ports(address)
     store = ObjectStore(f"http://{address}:{first_port}", f"key-{secrets.token_hex(4)}", secrets.token_urlsafe(24))
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "weed.log").open("ab") as log:
@@ -91,6 +95,24 @@ def object_store(folder: Path, address: str = "127.0.0.1", first_port: int = 183
         stop_all([mark] if mark else [], grace_s=0)  # nothing in it is worth a goodbye
         process.wait(10)
         _remove_sockets(first_port)
+
+
+def _free_ports(address: str) -> int:
+    """The first of four ports of which none is taken, nor their gRPC twins: several sessions may run at a time."""
+    for first in range(18333, 18433, 4):
+        wanted = [port + twin for port in range(first, first + 4) for twin in (0, GRPC)]
+        if not any(_taken(address, port) for port in wanted):
+            return first
+    raise TestbedError(f"no four ports of {address} from 18333 on are free; stop S3 servers that tests left")
+
+
+def _taken(address: str, port: int) -> bool:
+    with socket.socket() as door:
+        try:
+            door.bind((address, port))
+        except OSError:
+            return True
+    return False
 
 
 def _command(folder: Path, address: str, first_port: int, store: ObjectStore) -> tuple[str, ...]:
@@ -115,11 +137,11 @@ def _command(folder: Path, address: str, first_port: int, store: ObjectStore) ->
 def _remove_sockets(first_port: int) -> None:
     """weed makes Unix sockets in /tmp, named by its ports, and leaves them there."""
     for port in range(first_port, first_port + 4):
-        for socket in (
+        for path in (
             *Path("/tmp").glob(f"seaweedfs-*-{port}.sock"),
-            *Path("/tmp").glob(f"seaweedfs-*-{port + 10_000}.sock"),
+            *Path("/tmp").glob(f"seaweedfs-*-{port + GRPC}.sock"),
         ):
-            socket.unlink()
+            path.unlink()
 
 
 def _wait(store: ObjectStore, process: subprocess.Popen[bytes], log: Path) -> None:

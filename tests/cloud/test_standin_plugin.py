@@ -18,10 +18,7 @@ import pytest
 from openstack.connection import Connection
 from pulumi import automation as auto
 
-from dhctl.infra.engine_install import ensure_engine
-from dhctl.infra.events import ignore
-from dhctl.infra.home import default_root
-from e2e_openstack.standin_stack import (
+from cloud.standin_stack import (
     GOLDEN,
     StandInStack,
     changing_program,
@@ -31,6 +28,9 @@ from e2e_openstack.standin_stack import (
     server_program,
     shape,
 )
+from dhctl.infra.engine_install import ensure_engine
+from dhctl.infra.events import ignore
+from dhctl.infra.home import default_root
 from testbeds.openstack.conditions import quota
 from testbeds.openstack.fixtures import OpenStackCloud
 from testbeds.openstack.plugin.install import OFFICIAL_ENV
