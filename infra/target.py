@@ -69,6 +69,9 @@ class Target(Protocol):
     def start(self, record: RunRecord, outputs: StackOutputs, report: Report, interrupts: Interrupts) -> None:
         """What lies between the stack and a Ray that answers. Raises ClusterError with the node's own words."""
 
+    def troubles(self, record: RunRecord) -> list[str]:
+        """Sentences on what went wrong that only the target knows, such as why a server did not start. Never raises."""
+
     def probe_outside(self, record: RunRecord) -> list[str]:
         """Doors of the cluster that were tried from here, past any tunnel, and found closed.
 

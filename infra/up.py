@@ -10,17 +10,21 @@ from importlib.metadata import version
 from dhctl.infra import lease
 from dhctl.infra.down import TakeDown
 from dhctl.infra.engine import Engine
-from dhctl.infra.errors import ClusterError
-from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report
+from dhctl.infra.errors import ClusterError, EngineError
+from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report, Warned
 from dhctl.infra.home import Home, storage_errors
 from dhctl.infra.interrupts import Interrupts, StopNow
-from dhctl.infra.processes import ProcessMark, wait_until
+from dhctl.infra.processes import ProcessMark
 from dhctl.infra.ray_api import Connection, alive_nodes, require_refusal
 from dhctl.infra.record import RunRecord, open_record
-from dhctl.infra.spec import RunSpec
-from dhctl.infra.target import Target
+from dhctl.infra.spec import RunSpec, TargetName
+from dhctl.infra.target import StackOutputs, Target
 
-MIN_WORKERS_WAIT_S = 120.0
+KEPT_WORKERS_S = {TargetName.LOCAL: 120.0, TargetName.OPENSTACK: 1200.0}
+"""How long workers that are always kept may take to join: on a cloud they may have to install Ray."""
+
+GIVE_UP_S = 120.0
+"""The wait when the target tells of troubles with them: it tries again by itself for so long."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,24 @@ def _make(record: RunRecord, tools: Tools) -> None:
     lease.start_keeper(record)
     with record.ledger.act("up"):
         with record.ledger.act("stack.up") as outcome:
-            outputs = tools.engine_of(record).up(tools.target.program(record))
+            outputs = _make_stack(record, tools)
             outcome["outputs"] = dict(outputs.told)
         tools.interrupts.check()
         tools.target.start(record, outputs, tools.report, tools.interrupts)
         tools.interrupts.check()
         _prove(record, tools)
         tools.interrupts.check()
+
+
+def _make_stack(record: RunRecord, tools: Tools) -> StackOutputs:
+    """What the engine says of a server that did not come is seldom why: the target is asked."""
+    try:
+        return tools.engine_of(record).up(tools.target.program(record))
+    except EngineError as error:
+        reasons = tools.target.troubles(record)
+        if not reasons:
+            raise
+        raise EngineError(f"{error.what}; {'; '.join(reasons)}", error.next_step) from error
 
 
 def _prove(record: RunRecord, tools: Tools) -> None:
@@ -79,17 +94,21 @@ def _prove(record: RunRecord, tools: Tools) -> None:
         record.ledger.write("probe.outside", "note", closed=closed)
         if closed:
             tools.report(Noted(f"closed to the outside: {', '.join(closed)}"))
-        _await_kept_workers(record, connection, tools.interrupts)
+        _await_kept_workers(record, connection, tools)
 
 
-def _await_kept_workers(record: RunRecord, connection: Connection, interrupts: Interrupts) -> None:
-    wanted = record.spec.workers.min
-
-    def joined() -> bool:
-        interrupts.check()
-        return len(alive_nodes(connection)) - 1 >= wanted
-
-    if wanted and not wait_until(joined, MIN_WORKERS_WAIT_S, 0.5):
-        had = len(alive_nodes(connection)) - 1
-        told = f"{wanted} workers are always kept, but only {had} joined in {MIN_WORKERS_WAIT_S:.0f} s"
-        raise ClusterError(told, f"their logs are copied to {record.logs_dir}")
+def _await_kept_workers(record: RunRecord, connection: Connection, tools: Tools) -> None:
+    """Waits while workers may be on their way; what keeps them away is told as it comes, and cuts the wait short."""
+    wanted, started, before = record.spec.workers.min, time.monotonic(), list[str]()
+    while (had := len(alive_nodes(connection)) - 1) < wanted:
+        tools.interrupts.check()
+        met = tools.target.troubles(record)
+        for told in met:
+            if told not in before:
+                tools.report(Warned(f"a worker did not start: {told}"))
+        before += [told for told in met if told not in before]
+        lasted = time.monotonic() - started
+        if lasted > (GIVE_UP_S if before else KEPT_WORKERS_S[record.spec.target]):
+            told = f"{wanted} workers are always kept, but only {had} joined in {lasted:.0f} s"
+            raise ClusterError("; ".join([told, *before]), f"their logs are copied to {record.logs_dir}")
+        time.sleep(1)

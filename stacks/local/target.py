@@ -83,6 +83,10 @@ class LocalTarget:
     def start(self, record: RunRecord, outputs: StackOutputs, report: Report, interrupts: Interrupts) -> None:
         """Nothing: the stack's head resource answers when it is made."""
 
+    def troubles(self, record: RunRecord) -> list[str]:
+        """None: what goes wrong on this machine is in the nodes' logs."""
+        return []
+
     def probe_outside(self, record: RunRecord) -> list[str]:
         """None: Ray's ports listen on all addresses of this machine (docs/guide.md, "Watching")."""
         return []

@@ -11,7 +11,7 @@ from dhctl.infra.errors import NotUpError
 from dhctl.infra.events import Report
 from dhctl.infra.interrupts import Interrupts
 from dhctl.infra.ledger import last
-from dhctl.infra.openstack import admission, bring_up, inventory, plan, release
+from dhctl.infra.openstack import admission, bring_up, inventory, plan, release, troubles
 from dhctl.infra.openstack.cloud import CloudError, connect
 from dhctl.infra.openstack.head_start import HeadStart
 from dhctl.infra.openstack.kinds import Project
@@ -69,6 +69,12 @@ class OpenStackTarget:
         """The head boots, gets its code and secrets over SSH, and starts Ray."""
         cloud = cloud_of(record.spec.openstack)
         HeadStart(record, cloud, self._endpoint(record, outputs.told), report, interrupts).run(outputs)
+
+    def troubles(self, record: RunRecord) -> list[str]:
+        """Nova's reasons, and what the head's autoscaler met."""
+        found = troubles.of_servers(self._project(record), record.run_id)
+        head = self._reachable(record)
+        return [*found, *(troubles.of_workers(head) if head else [])]
 
     def probe_outside(self, record: RunRecord) -> list[str]:
         """Ray's ports at the address from which the head is reached."""

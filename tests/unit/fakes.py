@@ -66,6 +66,7 @@ class FakeTarget:
     def __init__(self, left: tuple[Leftover, ...] = (), fails: Mapping[str, Exception] | None = None) -> None:
         self.left, self.fails = left, dict(fails or {})
         self.calls: list[str] = []
+        self.told: list[str] = []
 
     def _called(self, what: str) -> None:
         self.calls.append(what)
@@ -86,6 +87,9 @@ class FakeTarget:
 
     def start(self, record: RunRecord, outputs: StackOutputs, report: Report, interrupts: Interrupts) -> None:
         self._called("start")
+
+    def troubles(self, record: RunRecord) -> list[str]:
+        return list(self.told)
 
     def probe_outside(self, record: RunRecord) -> list[str]:
         return []

@@ -350,5 +350,5 @@ def test_the_dashboard_is_asked_with_the_token(folder: NodeFolder, monkeypatch: 
 
 def test_a_node_finds_the_interface_of_its_address() -> None:
     assert interface_of("127.0.0.1") == "lo"
-    with pytest.raises(OSError, match="192.0.2.77"):
+    with pytest.raises(OSError, match=r"192\.0\.2\.77"):
         interface_of("192.0.2.77")

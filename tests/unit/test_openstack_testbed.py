@@ -19,7 +19,7 @@ from dhctl.infra.processes import ProcessMark, wait_until
 from testbeds.openstack import fixtures, remains, services
 from testbeds.openstack.configuration import TEMPLATES, write_configuration
 from testbeds.openstack.fault_proxy import Cut, Fault, FaultProxy, Status
-from testbeds.openstack.layout import ENDPOINTS, MARK_ENV, STATE_ENV, Layout, TestbedError
+from testbeds.openstack.layout import ENDPOINTS, EXTERNAL_ADDRESS, LOOPBACK, MARK_ENV, STATE_ENV, Layout, TestbedError
 from testbeds.openstack.object_store import object_store
 from testbeds.openstack.services import Service, Services
 from testbeds.openstack.testbed import Testbed
@@ -56,12 +56,12 @@ def test_every_service_enforces_access_rules_and_forgets_tokens_quickly(layout: 
     }
 
 
-def test_all_listen_on_loopback_only(layout: Layout) -> None:
+def test_all_listen_on_loopback_or_the_testbeds_own_bridge(layout: Layout) -> None:
     text = "\n".join(path.read_text() for path in layout.etc.rglob("*") if path.is_file())
     commands = [*services.backends(layout), services.identity(layout), *services.apis(layout), *services.agents(layout)]
     text += "\n".join(" ".join(service.command) for service in commands)
     assert "0.0.0.0" not in text
-    assert set(re.findall(r"(?:bind_host|listen|metadata_listen) = (\S+)", text)) == {"127.0.0.1"}
+    assert set(re.findall(r"(?:bind_host|listen|metadata_listen) = (\S+)", text)) <= {LOOPBACK, EXTERNAL_ADDRESS}
 
 
 @pytest.mark.parametrize("name", ["qdhcp-0cb011ef-685d", "qrouter-35b5da8c", "ostb-9b10c29d"])
