@@ -103,7 +103,7 @@ class TakeDown:
             ("logs.collect", self._collect),
             ("workers.release", lambda: target.release_workers(record, report)),
             ("stack.destroy", self._destroy),
-            ("sweep", lambda: target.sweep(record, report)),
+            ("sweep", self._sweep),
             ("stack.forget", self._forget),
         ]
 
@@ -124,7 +124,10 @@ class TakeDown:
 
     def _destroy(self) -> None:
         if not stack_state(self._record).empty:
-            self._engine_of(self._record).destroy()
+            self._engine_of(self._record).destroy(lambda: self._try("sweep", self._sweep))
+
+    def _sweep(self) -> None:
+        self._target.sweep(self._record, self._report)
 
     def _forget(self) -> None:
         """After the sweep: creates that never ended and resources that a failed destroy left are looked at again."""

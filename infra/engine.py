@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pulumi.automation.events import EngineEvent, OpType
 
 from dhctl.infra.engine_command import DetachedPulumiCommand
 from dhctl.infra.engine_recovery import backend_folder, pulumi_home
+from dhctl.infra.engine_state import BOOK_KEEPING
 from dhctl.infra.errors import EngineError
 from dhctl.infra.events import Report, ResourceChanged
 from dhctl.infra.interrupts import Interrupts
@@ -27,8 +29,6 @@ from dhctl.infra.target import Program, StackOutputs
 PROJECT = "dhctl"
 DESTROY_TRIES = 3
 CREATE_PHASES: dict[str, Phase] = {"creating": "intent", "created": "done"}
-_BOOK_KEEPING = ("pulumi:pulumi:Stack", "pulumi:providers:", "dhctl:")
-"""Types of resources that nobody pays for: the stack, its providers, and components."""
 
 
 class Engine:
@@ -58,10 +58,11 @@ class Engine:
         secret = {name: str(output.value) for name, output in result.outputs.items() if output.secret}
         return StackOutputs(told, secret)
 
-    def destroy(self) -> None:
+    def destroy(self, between: Callable[[], None] = lambda: None) -> None:
         """Deletes everything in the stack, as often as it takes.
 
-        A failed try is followed by a refresh, because some providers cannot delete what somebody else deleted already.
+        A failed try is followed by `between`, which may delete what holds a resource and is unknown to the stack, and
+        by a refresh, because some providers cannot delete what somebody else deleted already.
         Raises EngineError when the last try fails too, or fails as the one before it did.
         """
         stack = self._stack(lambda: None, new=False)
@@ -75,6 +76,7 @@ class Engine:
                 if left == 0 or self._errors == told:
                     raise self._failure("destroying", error) from error
                 told = list(self._errors)
+                between()
                 self.refresh()
 
     def refresh(self) -> None:
@@ -147,7 +149,7 @@ class Engine:
     def _tell(self, metadata: Any, words: dict[OpType, Any]) -> None:
         """To the user; what comes into being also to the ledger, where the resource itself does not write it."""
         word, kind = words.get(metadata.op), metadata.type
-        if not word or kind.startswith(_BOOK_KEEPING):
+        if not word or kind.startswith(BOOK_KEEPING):
             return
         name, kind_name = metadata.urn.rpartition("::")[2], kind.rpartition(":")[2]
         self._report(ResourceChanged(name, kind_name, word))

@@ -75,9 +75,12 @@ def _read_locks(folder: Path) -> tuple[list[StackLock], str]:
     return found, trouble
 
 
+BOOK_KEEPING = ("pulumi:pulumi:Stack", "pulumi:providers:", "dhctl:component:")
+"""Beginnings of types that nobody pays for: the stack, its providers, and our components, which only group others."""
+
+
 def _ours(kind: str) -> bool:
-    """Stack and providers are the engine's book-keeping, not things that somebody pays for."""
-    return kind != "pulumi:pulumi:Stack" and not kind.startswith("pulumi:providers:")
+    return not kind.startswith(BOOK_KEEPING)
 
 
 def _name(urn: str) -> str:

@@ -39,7 +39,7 @@ class ClusterNetwork(pulumi.ComponentResource):
     subnet_id: pulumi.Input[str] | None
 
     def __init__(self, plan: Blueprint, opts: ResourceOptions | None = None) -> None:
-        super().__init__("dhctl:openstack:ClusterNetwork", "cluster-network", None, opts)
+        super().__init__("dhctl:component:ClusterNetwork", "cluster-network", None, opts)
         self.network_id, self.subnet_id = plan.choices.network_id, None
         self.ready: list[pulumi.Resource] = []
         """What a server or floating IP on the network must wait for, and outlive it not."""
@@ -83,7 +83,7 @@ class ClusterAccess(pulumi.ComponentResource):
     """Who may reach what: SSH to the head from the given ranges, everything among the members, nothing else."""
 
     def __init__(self, plan: Blueprint, public_key: str, opts: ResourceOptions | None = None) -> None:
-        super().__init__("dhctl:openstack:ClusterAccess", "cluster-access", None, opts)
+        super().__init__("dhctl:component:ClusterAccess", "cluster-access", None, opts)
         head = self._group(plan, "head")
         rule = openstack.networking.SecGroupRuleArgs
         for number, cidr in enumerate(plan.section.ssh_from):
@@ -138,7 +138,7 @@ class NodesCredential(pulumi.ComponentResource):
     def __init__(
         self, plan: Blueprint, rules: Sequence[Mapping[str, str]], opts: ResourceOptions | None = None
     ) -> None:
-        super().__init__("dhctl:openstack:NodesCredential", "nodes-credential", None, opts)
+        super().__init__("dhctl:component:NodesCredential", "nodes-credential", None, opts)
         rule = openstack.identity.ApplicationCredentialAccessRuleArgs
         expires = datetime.fromtimestamp(plan.mark.expires_at + CREDENTIAL_MARGIN_S, UTC)
         made = openstack.identity.ApplicationCredential(
@@ -170,7 +170,7 @@ class HeadServer(pulumi.ComponentResource):
         user_data: pulumi.Input[str],
         opts: ResourceOptions | None = None,
     ) -> None:
-        super().__init__("dhctl:openstack:HeadServer", "head-server", None, opts)
+        super().__init__("dhctl:component:HeadServer", "head-server", None, opts)
         self._plan = plan
         mark = plan.mark
         port = openstack.networking.Port(

@@ -127,11 +127,11 @@ class FakeEngine:
         self.fails = dict(fails or {})
         self.calls: list[str] = []
 
-    def __getattr__(self, what: str) -> Callable[[], StackState]:
+    def __getattr__(self, what: str) -> Callable[..., StackState]:
         if what not in ("destroy", "refresh"):
             raise AttributeError(what)
 
-        def called() -> StackState:
+        def called(*between: object) -> StackState:
             self.calls.append(what)
             if what in self.fails:
                 raise self.fails[what]

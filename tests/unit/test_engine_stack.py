@@ -103,7 +103,7 @@ def test_each_cloud_resource_is_in_the_ledger_before_and_after(record: RunRecord
         [
             *created("pulumi:pulumi:Stack", "dhctl-run"),
             *created("pulumi:providers:openstack", "openstack"),
-            *created("dhctl:openstack:ClusterNetwork", "cluster-network"),
+            *created("dhctl:component:ClusterNetwork", "cluster-network"),
             *created("openstack:networking/network:Network", "network"),
         ]
     )

@@ -124,3 +124,9 @@ def test_a_lock_of_a_living_engine_is_held(start: Start, tmp_path: Path) -> None
     engine.stdin.close()
     engine.wait()
     assert lock_of(engine.pid).stale
+
+
+def test_components_are_no_resources(tmp_path: Path) -> None:
+    urn = "urn:pulumi:dh-x::dhctl::dhctl:component:ClusterNetwork::cluster-network"
+    write_checkpoint(tmp_path, "dh-x", [{"urn": urn, "type": "dhctl:component:ClusterNetwork", "custom": False}])
+    assert read_stack(tmp_path).empty
