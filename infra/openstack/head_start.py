@@ -15,6 +15,7 @@ from dhctl.infra.errors import ClusterError
 from dhctl.infra.events import Noted, Report
 from dhctl.infra.interrupts import Interrupts
 from dhctl.infra.openstack.cloud import RAISED, cloud_errors, node_access
+from dhctl.infra.openstack.node.console import PREFIX
 from dhctl.infra.openstack.secrets import RunSecrets
 from dhctl.infra.openstack.userdata import CODE_PATH, SECRETS_PATH, code_tar, console_events
 from dhctl.infra.record import RunRecord
@@ -106,7 +107,7 @@ class HeadStart:
 
     def _quote(self, log: object) -> str:
         text = str(log or "") or self._console
-        lines = [line for line in text.splitlines() if line.strip()][-QUOTED_LINES:]
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith(PREFIX)][-QUOTED_LINES:]
         kept = self._record.logs_dir / "head-console.log"
         kept.parent.mkdir(exist_ok=True)
         kept.write_text(self._console)

@@ -176,7 +176,7 @@ def test_a_worker_that_boots_while_down_runs(
 
 
 def test_a_head_without_ray_and_without_an_index_quotes_its_console(dhctl: CloudRuns) -> None:
-    nowhere = {"python": "/opt/nothing/bin/python", "package_index": "http://172.24.4.1:9/simple"}
+    nowhere = {"python": None, "package_index": "http://172.24.4.1:9/simple"}
     up = dhctl("up", dhctl.spec("pair", openstack=nowhere))
     assert up.returncode == 1, up.stdout + up.stderr
     assert "the head did not start:" in up.stderr

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any, assert_never
 
 import pytest
 
-from dhctl.infra.errors import NotUpError
+from cloud.runs import SECTION
+from dhctl.infra.errors import NotUpError, RefusedError
 from dhctl.infra.events import Event
 from dhctl.infra.home import Home
 from dhctl.infra.receipt import Check
@@ -15,9 +17,17 @@ from dhctl.infra.record import RunRecord, open_record
 from dhctl.infra.spec import RunSpec, TargetName
 from dhctl.infra.target import PlannedResource, Requirement, Target
 from dhctl.stacks.targets import target_for
+from testbeds.openstack.fixtures import OpenStackCloud
+from testbeds.openstack.object_store import ObjectStore
 
-pytestmark = pytest.mark.parametrize("name", list(TargetName))
+CLOUDS = {TargetName.OPENSTACK}
+"""Targets that need a testbed."""
 
+pytestmark = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.e2e if name in CLOUDS else ()) for name in TargetName]
+)
+
+Keys = dict[str, Any]
 PROMISED = {n: m for n, m in vars(Target).items() if inspect.isfunction(m) and not n.startswith("_")}
 
 
@@ -27,11 +37,26 @@ def target(name: TargetName) -> Target:
 
 
 @pytest.fixture
-def spec(name: TargetName, tmp_path: Path) -> RunSpec:
-    """The smallest run there is; each target's own section only keeps it inside the test's folder."""
-    sections = {TargetName.LOCAL: {"local": {"scratch": str(tmp_path / "scratch")}}}
+def section(name: TargetName, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Keys:
+    """What the target's own keys must say at least, with its testbed running and logged in."""
+    match name:
+        case TargetName.LOCAL:
+            return {"local": {"scratch": str(tmp_path / "scratch")}}
+        case TargetName.OPENSTACK:
+            cloud: OpenStackCloud = request.getfixturevalue("openstack_cloud")
+            store: ObjectStore = request.getfixturevalue("s3_server")
+            for variable, value in {**cloud.env, **store.env}.items():
+                monkeypatch.setenv(variable, value)
+            return {"openstack": SECTION, "output": "s3://contract/out"}
+        case _:
+            assert_never(name)
+
+
+@pytest.fixture
+def spec(name: TargetName, section: Keys, tmp_path: Path) -> RunSpec:
+    """The smallest run there is."""
     job = {"folder": str(tmp_path), "entrypoint": "python main.py"}
-    return RunSpec.model_validate({"name": "trial", "target": name, "job": job, **sections[name]})
+    return RunSpec.model_validate({"name": "trial", "target": name, "job": job, **section})
 
 
 @pytest.fixture
@@ -106,6 +131,19 @@ def test_a_run_that_is_not_up_cannot_be_reached(target: Target, never: RunRecord
         pytest.fail("connected")
     with pytest.raises(NotUpError):
         target.job_environment(never)
+
+
+def test_a_run_that_is_not_up_has_no_head_to_enter(target: Target, never: RunRecord) -> None:
+    with pytest.raises(RefusedError, match=never.run_id):
+        target.endpoint(never)
+
+
+def test_what_fits_is_not_shrunk(target: Target, spec: RunSpec) -> None:
+    assert target.shrink(spec) == (spec, "")
+
+
+def test_nothing_troubles_a_run_that_never_was(target: Target, never: RunRecord) -> None:
+    assert target.troubles(never) == []
 
 
 def test_its_program_is_made_without_the_engine(target: Target, never: RunRecord, tmp_path: Path) -> None:
