@@ -16,7 +16,7 @@ from dhctl.infra.openstack.choices import Choices
 from dhctl.infra.openstack.mark import HEAD, Mark
 from dhctl.infra.openstack.section import OpenStackSection
 
-HELD = CustomTimeouts(create="5m", delete="45s")
+HELD = CustomTimeouts(create="5m", delete="30s")
 """Things that others may hold: the plugin repeats a refused deletion until then, and the sweep names the holder."""
 
 SERVER = CustomTimeouts(create="15m", delete="5m")

@@ -30,8 +30,11 @@ LOGIN_S = 120.0
 
 LOOK_EVERY_S = 1.0
 QUOTED_LINES = 12
-QUIET = ("hostkey",)
-"""States that are for dhctl, not for its user."""
+
+
+def _quiet(event: Mapping[str, Any]) -> bool:
+    """What is for dhctl, not for its user: the host key, and GPUs where none are wanted."""
+    return event["state"] == "hostkey" or (event["state"] == "gpus" and not event.get("want"))
 
 
 class HeadStart:
@@ -100,7 +103,7 @@ class HeadStart:
         """Each once: of a long console nova gives the end only, so places in it mean nothing."""
         for event in events:
             key = (event.get("at"), event["state"], event.get("what"))
-            if event["state"] not in QUIET and key not in self._shown:
+            if not _quiet(event) and key not in self._shown:
                 detail = event.get("what") or event.get("ray") or event.get("reason") or ""
                 self._report(Noted(f"head {event['state']} {detail}".rstrip()))
             self._shown.add(key)
