@@ -24,7 +24,10 @@ KEPT_WORKERS_S = {TargetName.LOCAL: 120.0, TargetName.OPENSTACK: 1200.0}
 """How long workers that are always kept may take to join: on a cloud they may have to install Ray."""
 
 GIVE_UP_S = 120.0
-"""The wait when the target tells of troubles with them: it tries again by itself for so long."""
+"""The wait from the first trouble with them that the target tells: the autoscaler tries again by itself for so long."""
+
+KEPT_LOOK_S = {TargetName.LOCAL: 0.5, TargetName.OPENSTACK: 3.0}
+"""Between two looks: on a cloud each is a call of its API and a login on the head."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +102,25 @@ def _prove(record: RunRecord, tools: Tools) -> None:
 
 def _await_kept_workers(record: RunRecord, connection: Connection, tools: Tools) -> None:
     """Waits while workers may be on their way; what keeps them away is told as it comes, and cuts the wait short."""
-    wanted, started, before = record.spec.workers.min, time.monotonic(), list[str]()
-    while (had := len(alive_nodes(connection)) - 1) < wanted:
+    wanted, before = record.spec.workers.min, list[str]()
+    end = time.monotonic() + KEPT_WORKERS_S[record.spec.target]
+    while (had := _joined(connection)) < wanted:
         tools.interrupts.check()
-        met = tools.target.troubles(record)
-        for told in met:
-            if told not in before:
-                tools.report(Warned(f"a worker did not start: {told}"))
-        before += [told for told in met if told not in before]
-        lasted = time.monotonic() - started
-        if lasted > (GIVE_UP_S if before else KEPT_WORKERS_S[record.spec.target]):
-            told = f"{wanted} workers are always kept, but only {had} joined in {lasted:.0f} s"
+        new = [told for told in tools.target.troubles(record) if told not in before]
+        for told in new:
+            tools.report(Warned(f"a worker did not start: {told}"))
+        if new and not before:
+            end = min(end, time.monotonic() + GIVE_UP_S)
+        before += new
+        if time.monotonic() > end:
+            told = f"{wanted} workers are always kept, but only {had} joined in time"
             raise ClusterError("; ".join([told, *before]), f"their logs are copied to {record.logs_dir}")
-        time.sleep(1)
+        time.sleep(KEPT_LOOK_S[record.spec.target])
+
+
+def _joined(connection: Connection) -> int:
+    """Workers that Ray has; none when it does not answer just now."""
+    try:
+        return len(alive_nodes(connection)) - 1
+    except ClusterError:
+        return 0

@@ -28,7 +28,7 @@ BOOT_S = 1200.0
 LOGIN_S = 120.0
 """The host key may stand on the console a little before sshd takes logins."""
 
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 0.5
 QUOTED_LINES = 12
 
 

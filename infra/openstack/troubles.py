@@ -15,7 +15,7 @@ from dhctl.infra.openstack.node.layout import HOME
 from dhctl.infra.ssh import SshEndpoint
 
 EVENTS = f"{HOME}/log/events.jsonl"
-TELLING = ("refused", "failed", "trouble", "api")
+TELLING = ("refused", "failed", "trouble")
 READ_S = 20.0
 NEWEST = 3
 

@@ -57,7 +57,7 @@ def test_workers_that_cannot_start_are_told_with_the_reason(dhctl: CloudRuns) ->
     assert up.returncode == 1, up.stdout + up.stderr
     assert "a worker did not start:" in up.stdout
     assert "the testbed was told to fail it" in up.stderr
-    assert "1 workers are always kept, but only 0 joined" in up.stderr
+    assert "1 workers are always kept, but only 0 joined in time" in up.stderr
 
 
 def test_a_quota_that_shrinks_later_is_met_with_patience(
