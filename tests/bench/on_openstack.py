@@ -56,8 +56,9 @@ ROWS = (
 """What, our sample, the floor's, and the goal: a ratio where there is a floor, else seconds; 0: none."""
 
 NOT_MET = """
-Goals that are not met: the script checks nothing, writes nothing down and proves nothing; it starts Ray inside cloud-init,
-while dhctl's head waits for code and secrets over SSH, and each Pulumi command costs one to two seconds of start.
+Goals that are not met: the script checks nothing, writes nothing down and proves nothing; it starts Ray inside
+cloud-init, while dhctl's head waits for code and secrets over SSH, and each Pulumi command
+costs one to two seconds of start.
 """
 
 Samples = dict[str, list[float]]
