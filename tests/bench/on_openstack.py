@@ -57,8 +57,8 @@ ROWS = (
 
 NOT_MET = """
 Goals that are not met: the script checks nothing, writes nothing down and proves nothing; it starts Ray inside
-cloud-init, while dhctl's head waits for code and secrets over SSH, and each Pulumi command
-costs one to two seconds of start.
+cloud-init, while dhctl's head waits for code and secrets over SSH. Where the
+seconds go has not been profiled yet.
 """
 
 Samples = dict[str, list[float]]
