@@ -9,8 +9,6 @@ import shutil
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from dhctl.infra.openstack.node.layout import (
     RAYLET_PORT,
     write_json,
 )
-from dhctl.infra.openstack.node.site import NodeSite
+from dhctl.infra.openstack.node.site import KNOCK_S, NodeSite
 from dhctl.infra.openstack.node.stop import start_ticks
 from dhctl.infra.openstack.node.watched import RAY_KILL_S, STOP_S, Watched, spawn, stop, supervised
 
@@ -32,7 +30,6 @@ START_S = 180.0
 TRIES = 3
 """Starts that may fail before the first one that answers. After that one, it is tried for ever."""
 
-KNOCK_S = 2.0
 PAUSES_S = (0.0, 2.0, 5.0, 15.0, 30.0)
 AFTER_LEASE_S = 120.0
 """Ray's processes end this long after the lease even where no server can be deleted."""
@@ -141,14 +138,7 @@ class RayHead:
             self._tell(self._state)
 
     def _dashboard_answers(self) -> bool:
-        token = self._site.folder.token.read_text().strip()
-        url = f"http://127.0.0.1:{DASHBOARD_PORT}/api/version"
-        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-        try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=KNOCK_S):
-                return True
-        except OSError:
-            return False
+        return self._site.answers(f"http://127.0.0.1:{DASHBOARD_PORT}/api/version")
 
     def _tell(self, state: str, **detail: Any) -> None:
         process = self._monitor.process if self._monitor else None

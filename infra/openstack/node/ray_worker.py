@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-import urllib.request
 from typing import Any
 
 from dhctl.infra import ray_config
 from dhctl.infra.openstack.node.layout import AGENT_PORTS, GCS_PORT, write_json
-from dhctl.infra.openstack.node.ray_head import AFTER_LEASE_S, KNOCK_S, PAUSES_S, START_S, tail
+from dhctl.infra.openstack.node.ray_head import AFTER_LEASE_S, PAUSES_S, START_S, tail
 from dhctl.infra.openstack.node.site import NodeSite
 from dhctl.infra.openstack.node.watched import RAY_KILL_S, spawn, stop, supervised
 
@@ -61,15 +60,8 @@ class RayWorker:
 
     def _joined(self) -> bool:
         """The node's agent answers for its raylet, which is in the head's list then."""
-        token = self._site.folder.token.read_text().strip()
         port = AGENT_PORTS["--dashboard-agent-listen-port"]
-        url = f"http://{self._site.address}:{port}/api/local_raylet_healthz"
-        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-        try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=KNOCK_S):
-                return True
-        except OSError:
-            return False
+        return self._site.answers(f"http://{self._site.address}:{port}/api/local_raylet_healthz")
 
     def _died(self, reason: str) -> None:
         self._ray = None

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import sys
+import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ def interface_of(address: str) -> str:
     raise OSError(f"no network interface has the address {address}")
 
 
+KNOCK_S = 2.0
+
+
 @dataclass(frozen=True)
 class NodeSite:
     """One node. `job_env` is what the owner's jobs find in their environment, keys of an object store among it."""
@@ -59,6 +63,16 @@ class NodeSite:
     def python_module(self, module: str) -> list[str]:
         """The command that runs a module with the interpreter that has Ray."""
         return [sys.executable, "-u", "-m", module]
+
+    def answers(self, url: str) -> bool:
+        """Whether a part of Ray on this node answers a caller with the token, past any proxy of the site."""
+        token = self.folder.token.read_text().strip()
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=KNOCK_S):
+                return True
+        except OSError:
+            return False
 
     def log(self, name: str) -> Path:
         """The file for a process' output."""
