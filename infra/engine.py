@@ -1,6 +1,6 @@
-"""The engine: one run's Pulumi stack, brought up and destroyed. With engine_command.py the only importer of
-pulumi.automation. The state lies in the run's record (file backend, one folder a run), its secrets under a passphrase
-that lies beside it, readable by the user alone.
+"""The engine: one run's Pulumi stack, brought up and destroyed. Here, in engine_command.py and engine_stack.py alone is
+pulumi.automation imported. The state lies in the run's record (file backend, one folder a run), its secrets under a
+passphrase that lies beside it, readable by the user alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pulumi.automation.events import EngineEvent, OpType
 
 from dhctl.infra.engine_command import DetachedPulumiCommand
 from dhctl.infra.engine_recovery import backend_folder, pulumi_home
+from dhctl.infra.engine_stack import RunStack, RunWorkspace
 from dhctl.infra.engine_state import BOOK_KEEPING
 from dhctl.infra.errors import EngineError
 from dhctl.infra.events import Report, ResourceChanged
@@ -65,7 +66,7 @@ class Engine:
         by a refresh, because some providers cannot delete what somebody else deleted already.
         Raises EngineError when the last try fails too, or fails as the one before it did.
         """
-        stack = self._stack(lambda: None, new=False)
+        stack = self._stack(dict, new=False)
         told: list[str] | None = None
         for left in reversed(range(DESTROY_TRIES)):
             self._errors.clear()
@@ -84,7 +85,7 @@ class Engine:
 
         Only after a sweep by mark, or before another destroy: what a dropped create made is found by its mark.
         """
-        stack = self._stack(lambda: None, new=False)
+        stack = self._stack(dict, new=False)
         try:
             stack.refresh(clear_pending_creates=True, suppress_progress=True)
         except auto.CommandError as error:
@@ -115,15 +116,14 @@ class Engine:
                 "engine.process", "note", verb=verb, process=process.to_dict()
             ),
         )
-        options = auto.LocalWorkspaceOptions(
+        workspace = RunWorkspace(
             work_dir=str(self._record.engine_dir),
             pulumi_home=str(pulumi_home(self._record)),
             pulumi_command=command,
-            project_settings=auto.ProjectSettings(PROJECT, "python"),
+            project_settings=auto.ProjectSettings(PROJECT, "python", main=str(Path.cwd())),
             env_vars=self._env(),
         )
-        make = auto.create_stack if new else auto.select_stack
-        return make(self._record.run_id, PROJECT, program, opts=options)
+        return RunStack(self._record.run_id, workspace, program, new=new)
 
     def _env(self) -> dict[str, str]:
         return {

@@ -11,7 +11,9 @@ from typing import Any
 
 from dhctl.infra.errors import ClusterError
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 3.5
+"""A first packet that got lost is sent again after 1 s and 3 s."""
+
 AT_ONCE = 32
 _CLOSED = {
     errno.ECONNREFUSED: "refused",

@@ -10,9 +10,9 @@ from dhctl.infra.ssh_client import (
     require,
     run,
     ssh_program,
-    wait_for_login,
+    with_first_login,
 )
-from dhctl.infra.ssh_files import fetch, push_file
+from dhctl.infra.ssh_files import fetch, push_files
 from dhctl.infra.ssh_tunnel import open_tunnel
 
 __all__ = [
@@ -24,9 +24,9 @@ __all__ = [
     "login_line",
     "open_tunnel",
     "pin_host_key",
-    "push_file",
+    "push_files",
     "require",
     "run",
     "ssh_program",
-    "wait_for_login",
+    "with_first_login",
 ]

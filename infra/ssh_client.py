@@ -36,7 +36,7 @@ ALIVE_EVERY_S, ALIVE_TRIES = 15, 4
 """A connection over which nothing came for their product, in seconds, is broken; shorter outages are outlived."""
 OWN_FAILURE = 255
 """Exit status of ssh when it failed itself. A remote command that ends with it cannot be told from that."""
-LOGIN_EVERY_S = 2.0
+LOGIN_EVERY_S = 1.0
 _KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -267,8 +267,9 @@ def require(endpoint: SshEndpoint, done: subprocess.CompletedProcess[bytes], wha
         raise ClusterError(f"{what} on {endpoint.place} failed ({told})", "`dhctl ssh RUN` opens a shell there")
 
 
-def wait_for_login(endpoint: SshEndpoint, timeout_s: float, check: Callable[[], None] = lambda: None) -> None:
-    """Returns when a command runs on the node. `check` is called between tries, and may raise to stop.
+def with_first_login(act: Callable[[], None], timeout_s: float, check: Callable[[], None] = lambda: None) -> None:
+    """Does `act`, which logs in, as often as it takes; it can be repeated. `check` is called before each try, and may
+    raise to stop.
 
     A young node refuses connections, then logins. Raises ClusterError with the last reason when time is over, and
     HostKeyDiffersError at once.
@@ -277,7 +278,7 @@ def wait_for_login(endpoint: SshEndpoint, timeout_s: float, check: Callable[[], 
     while True:
         check()
         try:
-            return require(endpoint, run(endpoint, ["true"], timeout_s=CONNECT_S * 2), "logging in")
+            return act()
         except HostKeyDiffersError:
             raise
         except ClusterError:

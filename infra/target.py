@@ -15,7 +15,8 @@ from dhctl.infra.record import RunRecord
 from dhctl.infra.spec import RunSpec, TargetName
 from dhctl.infra.ssh import SshEndpoint
 
-Program = Callable[[], None]
+Program = Callable[[], Mapping[str, Any]]
+"""Declares the resources of a stack, and returns its outputs; the secret ones are `pulumi.Output.secret`."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from openstack.connection import Connection as Cloud
@@ -28,7 +29,7 @@ BOOT_S = 1200.0
 LOGIN_S = 120.0
 """The host key may stand on the console a little before sshd takes logins."""
 
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 0.3
 QUOTED_LINES = 12
 
 
@@ -54,21 +55,20 @@ class HeadStart:
         with self._record.ledger.act("head.boot", server=server):
             key = str(self._await(server, "hostkey")["key"])
             ssh.pin_host_key(self._endpoint.known_hosts, self._endpoint.alias, key)
-            self._await(server, "waiting")
         with self._record.ledger.act("head.ray", server=server):
             self._push(outputs.secret, outputs.told)
             self._await(server, "ready")
 
     def _push(self, secret: Mapping[str, str], told: Mapping[str, Any]) -> None:
-        """Code first: the head goes on when the secrets are there."""
+        """Code first: the head goes on when the secrets are there. Until then it looks for a Python with Ray."""
         credential = {
             **node_access(self._cloud),
             "application_credential_id": told["credential_id"],
             "application_credential_secret": secret["credential_secret"],
         }
-        ssh.wait_for_login(self._endpoint, LOGIN_S, self._interrupts.check)
-        ssh.push_file(self._endpoint, code_tar(), CODE_PATH, 0o600)
-        ssh.push_file(self._endpoint, RunSecrets.of(self._record).for_nodes(credential), SECRETS_PATH, 0o600)
+        files = {CODE_PATH: code_tar(), SECRETS_PATH: RunSecrets.of(self._record).for_nodes(credential)}
+        push = partial(ssh.push_files, self._endpoint, files)
+        ssh.with_first_login(push, LOGIN_S, self._interrupts.check)
 
     def _await(self, server: str, state: str) -> Mapping[str, Any]:
         """The first event of this state."""
@@ -77,11 +77,12 @@ class HeadStart:
             self._read(server)
             events = console_events(self._console)
             self._tell(events)
-            for event in events:
-                if event["state"] == "failed":
-                    raise ClusterError(f"the head did not start: {event['reason']}", self._quote(event.get("log")))
-                if event["state"] == state:
-                    return event
+            by_state: dict[str, Mapping[str, Any]] = {event["state"]: event for event in reversed(events)}
+            if "failed" in by_state:
+                failed = by_state["failed"]
+                raise ClusterError(f"the head did not start: {failed['reason']}", self._quote(failed.get("log")))
+            if state in by_state:
+                return by_state[state]
             if time.monotonic() > self._end:
                 told = f"the head was not '{state}' {BOOT_S:.0f} s after its boot"
                 raise ClusterError(told, self._quote(None))

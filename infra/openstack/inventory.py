@@ -15,7 +15,7 @@ from dhctl.infra.receipt import Check, Leftover
 DELETE, SEEN = "resource.delete", "servers.seen"
 """Acts of the ledger: one resource deleted from the raw API, and servers of the run that were seen."""
 
-LOOKS_AT_ONCE = 6
+LOOKS_AT_ONCE = 8
 
 
 def known_servers(run_id: str, entries: Iterable[Entry]) -> frozenset[str]:
@@ -45,6 +45,11 @@ def find_all(connection: Connection) -> Iterator[Owned]:
     for kind in kinds_of(connection):
         with cloud_errors(f"list {kind.place}"):
             yield from kind.find(Project(connection))
+
+
+def nothing_of(project: Project, run_id: str) -> bool:
+    """Whether all lists could be read, and none has anything of this run."""
+    return all(check.state == "none" for check in look(project, run_id, {}))
 
 
 def look(project: Project, run_id: str, reasons: Mapping[str, str]) -> list[Check]:

@@ -1,11 +1,15 @@
-"""The end of a cluster on OpenStack before its stack goes: nothing new may start, then the workers leave."""
+"""The end of a cluster on OpenStack before its stack goes: nothing new may start, and the workers leave.
+
+They leave while Pulumi starts and deletes the head: what they hold (subnet, security group) goes after it, and the
+plugin waits for it as long as `components.HELD` says. The sweep waits for the rest.
+"""
 
 from __future__ import annotations
 
 from dhctl.infra import ssh
 from dhctl.infra.errors import ClusterError
 from dhctl.infra.events import Report
-from dhctl.infra.ledger import Ledger
+from dhctl.infra.ledger import Ledger, last
 from dhctl.infra.openstack.inventory import find
 from dhctl.infra.openstack.kinds import KINDS, Kind, Owned, Project
 from dhctl.infra.openstack.mark import ROLE_KEY, WORKER
@@ -19,15 +23,16 @@ FETCH_S = 60.0
 
 
 def release_workers(record: RunRecord, project: Project, head: SshEndpoint | None, report: Report) -> None:
-    """Stops the autoscaler on the head where it can be reached, takes its credential away in any case, ends workers.
+    """Stops the autoscaler on the head where it can be reached, takes its credential away in any case, asks for the
+    workers' deletion.
 
     Raises CloudError when the project cannot be listed.
     """
-    if head:
+    if head and last(record.ledger.entries(), "autoscaler.stop", "done") is None:
         _stop_autoscaler(record.ledger, head)
     sweep = Sweep(project, record.run_id, record.ledger, report)
     sweep.end_kind(_kind("application credential"))
-    sweep.end_kind(_workers_of(_kind("server")))
+    sweep.ask_kind(_workers_of(_kind("server")))
 
 
 def servers(record: RunRecord, project: Project) -> list[Owned]:
@@ -63,17 +68,18 @@ def _role(metadata: dict[str, str] | None) -> str:
 
 
 def collect(record: RunRecord, head: SshEndpoint) -> None:
-    """Copies the head's logs into the record. Raises ClusterError when the head cannot be reached."""
-    record.logs_dir.mkdir(exist_ok=True)
-    missing: list[ClusterError] = []
-    for folder in LOG_FOLDERS:
-        try:
-            ssh.fetch(head, folder, record.logs_dir, timeout_s=FETCH_S)
-        except ClusterError as error:
-            missing.append(error)  # Ray's own folder is not there when Ray never started
+    """Stops the autoscaler and copies the head's logs, which are whole then, into the record.
+
+    Raises ClusterError when the head cannot be reached, or has none of the logs.
+    """
+    try:
+        with record.ledger.ending("autoscaler.stop"):
+            ssh.fetch(head, LOG_FOLDERS, record.logs_dir, first=STOP_AUTOSCALER, timeout_s=FETCH_S)
+    except ssh.UnreachableError:
+        raise
+    except ClusterError:  # an autoscaler that does not stop: its log may tell why
+        ssh.fetch(head, LOG_FOLDERS, record.logs_dir, timeout_s=FETCH_S)
     adopt_ledger(record)
-    if len(missing) == len(LOG_FOLDERS):
-        raise missing[0]
 
 
 def adopt_ledger(record: RunRecord) -> None:

@@ -10,7 +10,7 @@ from dhctl.infra.events import Report, ResourceChanged
 from dhctl.infra.ledger import Ledger
 from dhctl.infra.openstack.answers import reason_of, status_of
 from dhctl.infra.openstack.cloud import RAISED, CloudError
-from dhctl.infra.openstack.inventory import DELETE, SEEN, find
+from dhctl.infra.openstack.inventory import DELETE, SEEN, find, nothing_of
 from dhctl.infra.openstack.kinds import Kind, Owned, Project, kinds_of
 from dhctl.infra.processes import wait_until
 
@@ -37,6 +37,8 @@ class Sweep:
 
         A refusal counts when the next round meets it too: what held the resource may have been on its way out.
         """
+        if nothing_of(self._project, self._run_id):
+            return set()
         end, before = time.monotonic() + ROUNDS_S, set[str]()
         while True:
             self._refused, trouble, left = {}, None, set[str]()
@@ -56,16 +58,20 @@ class Sweep:
 
     def end_kind(self, kind: Kind) -> set[str]:
         """Deletes all of one kind and waits until they are gone; ids of those that are not. Raises CloudError."""
+        owned, asked = self.ask_kind(kind)
+        if not asked:
+            return {o.id for o in owned}
+        return self._await_gone(kind, asked) | {o.id for o in owned if o not in asked}
+
+    def ask_kind(self, kind: Kind) -> tuple[list[Owned], list[Owned]]:
+        """Asks for the deletion of all of one kind: what there was, and of what it was taken. Raises CloudError."""
         owned = find(self._project, kind, self._run_id)
         if kind.name == "server" and owned:
             ids = [o.id for o in owned]
             self._ledger.note(SEEN, "note", servers=ids)
             seen = {f"{self._run_id}/{server}" for server in ids}
             self._project = replace(self._project, known=self._project.known | seen)
-        asked = [o for o in owned if self._ask(kind, o)]
-        if not asked:
-            return {o.id for o in owned}
-        return self._await_gone(kind, asked) | {o.id for o in owned if o not in asked}
+        return owned, [o for o in owned if self._ask(kind, o)]
 
     def _ask(self, kind: Kind, owned: Owned) -> bool:
         """Asks for one deletion; whether the API took it. A reason is kept for each refusal."""

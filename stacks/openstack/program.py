@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pulumi
 import pulumi_openstack as openstack
@@ -16,7 +17,7 @@ def declare(
     public_key: str,
     rules: Sequence[Mapping[str, str]],
     user_data_of: Callable[[str, str, str, str], str],
-) -> None:
+) -> dict[str, Any]:
     """Network, access, credential, head; outputs its address, floating IP and server id, and the credential.
 
     `user_data_of` makes the head's user data from the ids of network, members' security group, keypair, server group.
@@ -28,11 +29,13 @@ def declare(
     group_id = access.server_group.id if access.server_group else ""
     place = pulumi.Output.all(network.network_id, access.members_group_id, access.keypair.name, group_id)
     head = HeadServer(plan, network, access, place.apply(lambda ids: user_data_of(*ids)), opts)
-    pulumi.export("address", head.address)
-    pulumi.export("floating_ip", head.floating_ip)
-    pulumi.export("head_server", head.server_id)
-    pulumi.export("credential_id", credential.credential_id)
-    pulumi.export("credential_secret", pulumi.Output.secret(credential.secret))
+    return {
+        "address": head.address,
+        "floating_ip": head.floating_ip,
+        "head_server": head.server_id,
+        "credential_id": credential.credential_id,
+        "credential_secret": pulumi.Output.secret(credential.secret),
+    }
 
 
 def _provider(plan: Blueprint) -> ResourceOptions | None:

@@ -53,13 +53,13 @@ class OpenStackTarget:
         return lambda: self._declare(record)
 
     @staticmethod
-    def _declare(record: RunRecord) -> None:
+    def _declare(record: RunRecord) -> Mapping[str, object]:
         from dhctl.stacks.openstack.program import declare  # brings in Pulumi, which few verbs need
 
         found = bring_up.blueprint(record, cloud_of(record.spec.openstack))
         with record.ledger.act("secrets.create"):
             public_key = RunSecrets.of(record).make()
-        declare(found, public_key, ACCESS_RULES, bring_up.user_data_of(record, found.choices))
+        return declare(found, public_key, ACCESS_RULES, bring_up.user_data_of(record, found.choices))
 
     def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
         """As the quota says now."""

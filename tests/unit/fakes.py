@@ -80,7 +80,7 @@ class FakeTarget:
         return []
 
     def program(self, record: RunRecord) -> Program:
-        return lambda: None
+        return dict
 
     def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
         return spec, ""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
-from pulumi.runtime import MockCallArgs, MockResourceArgs, Mocks, get_root_resource, set_mocks
+from pulumi.runtime import MockCallArgs, MockResourceArgs, Mocks, set_mocks
 from pulumi.runtime.stack import wait_for_rpcs
+
+from dhctl.infra.target import Program
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Declared:
     """Names of the secret ones."""
 
 
-def noted(program: Callable[[], None]) -> Declared:
+def noted(program: Program) -> Declared:
     """Runs a Pulumi program."""
     loops: list[asyncio.AbstractEventLoop] = []
     try:
@@ -60,7 +61,7 @@ def noted(program: Callable[[], None]) -> Declared:
             loop.close()
 
 
-async def _run(program: Callable[[], None], loops: list[asyncio.AbstractEventLoop]) -> Declared:
+async def _run(program: Program, loops: list[asyncio.AbstractEventLoop]) -> Declared:
     """Pulumi's runtime belongs to the event loop and context in which it is set up: each stack has its own.
 
     Its mocks leave a loop open in each thread that has none; here they find one, in `loops`.
@@ -73,9 +74,8 @@ async def _run(program: Callable[[], None], loops: list[asyncio.AbstractEventLoo
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(8, initializer=give_loop))
     noting = Noting()
     set_mocks(noting, project="dhctl", stack="dh-aaaabbbbcc")
-    program()
+    exported = program()
     await wait_for_rpcs()
-    exported: dict[str, Any] = get_root_resource().outputs  # type: ignore[union-attr]  # the stack's
     told = {name: pulumi.Output.from_input(value) for name, value in exported.items()}
     secret = {name for name, output in told.items() if await output.is_secret()}
     return Declared(noting, {name: await output.future() for name, output in told.items()}, secret)

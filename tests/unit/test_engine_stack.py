@@ -107,13 +107,13 @@ def test_each_cloud_resource_is_in_the_ledger_before_and_after(record: RunRecord
             *created("openstack:networking/network:Network", "network"),
         ]
     )
-    OnStack(record, stack, told).up(lambda: None)
+    OnStack(record, stack, told).up(dict)
     assert lines(record) == [("intent", "Network", "network"), ("done", "Network", "network")]
     assert told == [ResourceChanged("network", "Network", "creating"), ResourceChanged("network", "Network", "created")]
 
 
 def test_resources_that_keep_the_ledger_themselves_are_not_written_twice(record: RunRecord, told: list[Event]) -> None:
-    OnStack(record, FakeStack(created("pulumi-python:dynamic:Resource", "head")), told).up(lambda: None)
+    OnStack(record, FakeStack(created("pulumi-python:dynamic:Resource", "head")), told).up(dict)
     assert lines(record) == []
     assert [changed.status for changed in told if isinstance(changed, ResourceChanged)] == ["creating", "created"]
 
@@ -124,13 +124,13 @@ def test_a_create_that_failed_is_an_intent_without_an_end(record: RunRecord, tol
     before = event(resource_pre_event=ResourcePreEvent(kind))
     stack = FakeStack([before, failed, error("No valid host was found")])
     with pytest.raises(EngineError, match="Pulumi failed while bringing up the stack: No valid host was found"):
-        OnStack(record, stack, told).up(lambda: None)
+        OnStack(record, stack, told).up(dict)
     assert lines(record) == [("intent", "Instance", "head")]
 
 
 def test_secret_outputs_are_kept_apart(record: RunRecord, told: list[Event]) -> None:
     outputs = {"address": OutputValue("10.77.0.5", False), "credential_secret": OutputValue("narrow", True)}
-    found = OnStack(record, FakeStack(created("a:b:C", "c"), outputs=outputs), told).up(lambda: None)
+    found = OnStack(record, FakeStack(created("a:b:C", "c"), outputs=outputs), told).up(dict)
     assert (found.told, found.secret) == ({"address": "10.77.0.5"}, {"credential_secret": "narrow"})
     assert "narrow" not in repr(found)
 

@@ -34,15 +34,17 @@ CONSOLE, SERVER = "POST /compute/v2.1/servers/s1/action", "GET /compute/v2.1/ser
 BOOTED = [("booting", {}), ("hostkey", {"key": KEY}), ("installing", {"what": "ray"}), ("waiting", {})]
 
 STAND_IN = """
-# Stand-in for OpenSSH's client: stores what `push_file` sends under the last part of its path, and notes the words.
-import re, sys
+# Stand-in for OpenSSH's client: stores what `push_files` sends under the last parts of the paths, and notes the words.
+import shlex, sys
 from pathlib import Path
 folder = Path(__file__).parent
 with (folder / "words").open("a") as words:
     words.write(" ".join(sys.argv[1:]).replace("\\n", " ") + "\\n")
-pushed = re.search(r" store (\\S+) ", sys.argv[-1])
-if pushed:
-    (folder / Path(pushed[1]).name).write_bytes(sys.stdin.buffer.read())
+command = shlex.split(sys.argv[-1])
+if "store" in command:
+    sizes = command[command.index("store") + 2 :]
+    for path, size in zip(sizes[::2], sizes[1::2]):
+        (folder / Path(path).name).write_bytes(sys.stdin.buffer.read(int(size)))
 """
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -22,7 +23,7 @@ from dhctl.cli.ssh import command as ssh_verb
 from dhctl.infra import ssh, ssh_client
 from dhctl.infra.errors import ClusterError, NotUpError, RefusedError
 from dhctl.infra.record import RunRecord
-from dhctl.infra.ssh import SshEndpoint, login_line, pin_host_key, run, wait_for_login
+from dhctl.infra.ssh import SshEndpoint, login_line, pin_host_key, run, with_first_login
 from unit.own_sshd import ALIAS, OwnSshd, free_port, make_key
 
 
@@ -145,16 +146,19 @@ def test_a_login_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             sshd.start()
 
     try:
-        wait_for_login(endpoint, 20, check)
+        push = partial(ssh.push_files, endpoint, {str(tmp_path / "file"): b"x"}, sudo=False)
+        with_first_login(push, 20, check)
     finally:
         sshd.stop()
     assert len(tries) == 3
+    assert (tmp_path / "file").read_bytes() == b"x"
 
 
 def test_waiting_for_a_login_ends_with_the_last_reason(head: SshEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ssh_client, "LOGIN_EVERY_S", 0.2)
+    push = partial(ssh.push_files, replace(head, port=free_port()), {})
     with pytest.raises(ssh.UnreachableError, match="Connection refused"):
-        wait_for_login(replace(head, port=free_port()), 0.5)
+        with_first_login(push, 0.5)
 
 
 def test_waiting_for_a_login_stops_at_once_at_another_host_key(head: SshEndpoint, tmp_path: Path) -> None:
@@ -162,7 +166,7 @@ def test_waiting_for_a_login_stops_at_once_at_another_host_key(head: SshEndpoint
     pin_host_key(head.known_hosts, ALIAS, (tmp_path / "other.pub").read_text())
     began = time.monotonic()
     with pytest.raises(ssh.HostKeyDiffersError):
-        wait_for_login(head, 30)
+        with_first_login(partial(ssh.push_files, head, {}), 30)
     assert time.monotonic() - began < 10
 
 

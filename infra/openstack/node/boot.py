@@ -33,7 +33,8 @@ HOST_KEY_S = 120.0
 SECRETS_S = 1200.0
 READY_S = 600.0
 ENROL_TRY_S = 20.0
-PAUSE_S = 0.5
+LOOK_EVERY_S, ENROL_EVERY_S = 0.1, 0.5
+"""Between two looks at a file here, and between two requests to the head."""
 AGENT = "dhctl.infra.openstack.node.agent"
 SYSTEMD = Path("/run/systemd/system")
 """There when systemd is the machine's first process."""
@@ -94,7 +95,7 @@ class Boot:
         if settings.role == HEAD:
             _await(self._pushed, SECRETS_S, _not_pushed)
         else:
-            _await(self._enrol, SECRETS_S, self._not_enrolled)
+            _await(self._enrol, SECRETS_S, self._not_enrolled, ENROL_EVERY_S)
         _unpack(self._folder.code)
         tell("starting")
         self._agent = start_agent(settings, self._folder, python.path)
@@ -164,12 +165,14 @@ def _direct() -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def _await(done: Callable[[], bool], seconds: float, give_up: Callable[[], NoReturn]) -> None:
+def _await(
+    done: Callable[[], bool], seconds: float, give_up: Callable[[], NoReturn], every_s: float = LOOK_EVERY_S
+) -> None:
     end = time.monotonic() + seconds
     while not done():
         if time.monotonic() > end:
             give_up()
-        time.sleep(PAUSE_S)
+        time.sleep(every_s)
 
 
 def _not_pushed() -> NoReturn:

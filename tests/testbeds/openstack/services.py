@@ -248,7 +248,7 @@ def _answers(port: int) -> bool:
 
 
 def _listens(address: str, port: int) -> bool:
-    """On this very machine: without the testbed's bridge its address is a stranger's, and a gateway may answer for it."""
+    """On this very machine: without the bridge the address is a stranger's, and a gateway may answer for it."""
     with socket.socket() as probe:
         probe.settimeout(1)
         try:

@@ -1,0 +1,51 @@
+"""The SDK's stack and workspace without those calls of the CLI whose answers this process knows: each is a process.
+
+The SDK asks `stack select` before each operation, and `stack output` (twice) and `stack history` after it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pulumi
+from pulumi import automation as auto
+from pulumi.automation._stack import StackInitMode  # what Stack takes, and its own module alone has
+
+from dhctl.infra.target import Program
+
+
+class RunWorkspace(auto.LocalWorkspace):
+    """A workspace with one stack."""
+
+    def select_stack(self, stack_name: str) -> None:
+        """Nothing to do: each command names its stack."""
+
+
+class RunStack(auto.Stack):
+    """One run's stack. What its program gives as outputs is kept as it becomes known."""
+
+    def __init__(self, name: str, workspace: RunWorkspace, program: Program, *, new: bool) -> None:
+        self._kept: dict[str, auto.OutputValue] = {}
+        workspace.program = lambda: self._export(program)
+        super().__init__(name, workspace, StackInitMode.CREATE if new else StackInitMode.SELECT)
+
+    def outputs(self) -> auto.OutputMap:
+        """Of the newest `up` of this object."""
+        return self._kept
+
+    def info(self, show_secrets: bool = True) -> auto.UpdateSummary:
+        """That the operation ended well, which the SDK asks for when it has; the ledger tells more."""
+        return auto.UpdateSummary("update", datetime.now(UTC), "", {}, {}, "succeeded")
+
+    def _export(self, program: Program) -> None:
+        self._kept.clear()
+        for name, value in program().items():
+            pulumi.export(name, self._keeping(name, pulumi.Output.from_input(value)))
+
+    def _keeping(self, name: str, output: pulumi.Output[Any]) -> pulumi.Output[Any]:
+        async def keep(value: Any) -> Any:
+            self._kept[name] = auto.OutputValue(value, await output.is_secret())
+            return value
+
+        return output.apply(keep)
