@@ -11,11 +11,13 @@ PYTEST := $(BIN)/python -m pytest
 ROOMS := infra stacks ray_jobs cli
 
 TESTBED := PYTHONPATH=tests $(BIN)/python -m testbeds.openstack
+K8S_TESTBED := PYTHONPATH=tests $(BIN)/python -m testbeds.kubernetes
 
-.PHONY: help bootstrap demo test unit lint format bench constraints clean testbed-install testbed-up testbed-down
+.PHONY: help bootstrap demo test unit lint format bench constraints clean testbed-install testbed-up testbed-down \
+  k8s-testbed-install k8s-testbed-up k8s-testbed-down
 
 help: ## Lists the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' Makefile
 
 bootstrap: ## Makes .venv and fetches the Pulumi engine; quick when both are there
 	@scripts/bootstrap.sh
@@ -52,6 +54,15 @@ testbed-up: bootstrap ## Starts the OpenStack testbed and leaves it running (roo
 
 testbed-down: bootstrap ## Stops it
 	$(TESTBED) down
+
+k8s-testbed-install: bootstrap ## Packages, programs and image of the Kubernetes testbed (root, once: 10 minutes)
+	$(K8S_TESTBED) install
+
+k8s-testbed-up: bootstrap ## Starts the Kubernetes testbed and leaves it running (root)
+	$(K8S_TESTBED) up
+
+k8s-testbed-down: bootstrap ## Stops it
+	$(K8S_TESTBED) down
 
 constraints: ## Resolves constraints.txt anew (UPGRADE=1: to the newest versions)
 	@uv=$$(command -v uv || echo .tools/bin/uv)

@@ -73,10 +73,10 @@ class Target(Protocol):
     def troubles(self, record: RunRecord) -> list[str]:
         """Sentences on what went wrong that only the target knows, such as why a server did not start. Never raises."""
 
-    def probe_outside(self, record: RunRecord) -> list[str]:
-        """Doors of the cluster that were tried from here, past any tunnel, and found closed.
+    def probe_outside(self, record: RunRecord) -> str:
+        """What a stranger meets who comes past any tunnel, as a sentence; "" where nothing was tried.
 
-        Raises ClusterError when one is open.
+        Raises ClusterError when the run must not go on like that.
         """
 
     def endpoint(self, record: RunRecord) -> SshEndpoint:

@@ -87,9 +87,9 @@ class LocalTarget:
         """None: what goes wrong on this machine is in the nodes' logs."""
         return []
 
-    def probe_outside(self, record: RunRecord) -> list[str]:
-        """None: Ray's ports listen on all addresses of this machine (docs/guide.md, "Watching")."""
-        return []
+    def probe_outside(self, record: RunRecord) -> str:
+        """Nothing: Ray's ports listen on all addresses of this machine (docs/guide.md, "Watching")."""
+        return ""
 
     def endpoint(self, record: RunRecord) -> SshEndpoint:
         """There is none."""

@@ -31,9 +31,9 @@ from dhctl.infra.ray_api import alive_nodes
 from dhctl.infra.record import RunRecord
 from dhctl.stacks.targets import target_for
 from e2e.driver import Dhctl, clean_environment
+from testbeds.object_store import object_store
 from testbeds.openstack.fixtures import OpenStackCloud
 from testbeds.openstack.layout import EXTERNAL_ADDRESS, Layout
-from testbeds.openstack.object_store import object_store
 from testbeds.openstack.plugin.install import install
 from testbeds.openstack.testbed import Testbed
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import pytest
+from pods.runs import section as pods_section
 
 from cloud.runs import SECTION
 from dhctl.infra.errors import NotUpError, RefusedError
@@ -17,10 +18,11 @@ from dhctl.infra.record import RunRecord, open_record
 from dhctl.infra.spec import RunSpec, TargetName
 from dhctl.infra.target import PlannedResource, Requirement, Target
 from dhctl.stacks.targets import target_for
+from testbeds.kubernetes.fixtures import KubernetesCluster
+from testbeds.object_store import ObjectStore
 from testbeds.openstack.fixtures import OpenStackCloud
-from testbeds.openstack.object_store import ObjectStore
 
-CLOUDS = {TargetName.OPENSTACK}
+CLOUDS = {TargetName.OPENSTACK, TargetName.KUBERNETES}
 """Targets that need a testbed."""
 
 pytestmark = pytest.mark.parametrize(
@@ -48,6 +50,13 @@ def section(name: TargetName, tmp_path: Path, request: pytest.FixtureRequest, mo
             for variable, value in {**cloud.env, **store.env}.items():
                 monkeypatch.setenv(variable, value)
             return {"openstack": SECTION, "output": "s3://contract/out"}
+        case TargetName.KUBERNETES:
+            cluster: KubernetesCluster = request.getfixturevalue("kubernetes_cluster")
+            pods_store: ObjectStore = request.getfixturevalue("kubernetes_s3")
+            namespace: str = request.getfixturevalue("namespace")
+            for variable, value in {**cluster.env, **pods_store.env}.items():
+                monkeypatch.setenv(variable, value)
+            return {"kubernetes": pods_section(namespace), "output": "s3://contract/out"}
         case _:
             assert_never(name)
 

@@ -91,8 +91,8 @@ class FakeTarget:
     def troubles(self, record: RunRecord) -> list[str]:
         return list(self.told)
 
-    def probe_outside(self, record: RunRecord) -> list[str]:
-        return []
+    def probe_outside(self, record: RunRecord) -> str:
+        return ""
 
     def endpoint(self, record: RunRecord) -> SshEndpoint:
         raise NotUpError("not up")
