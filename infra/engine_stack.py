@@ -1,7 +1,7 @@
 """The SDK's stack without those calls of the CLI whose answers this process knows: each is a process.
 
-After each operation the SDK asks `stack history`, and after `up` twice `stack output`. `stack select` stays: it writes anew
-what a full disk tore.
+After each operation the SDK asks `stack history`, and after `up` twice `stack output`. `stack select` stays: it writes
+anew what a full disk tore.
 """
 
 from __future__ import annotations
