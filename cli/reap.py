@@ -29,9 +29,9 @@ def command(cloud: str | None, dry_run: bool, run_id: str | None, as_json: bool)
     from dhctl.infra.openstack.section import OpenStackSection
 
     connection = connect(OpenStackSection(cloud=cloud))
-    found = reap.expired(connection, run_id)
     with Console(as_json) as console:
         report = ignore if as_json else console.report  # one document
+        found = reap.expired(connection, report, run_id)
         ended = found if dry_run else [reap.end(connection, run, report) for run in found]
     body = [run.to_dict() for run in ended]
     nothing = plain_table(("no run of this project is past its lease",), [])

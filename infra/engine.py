@@ -17,7 +17,7 @@ from pulumi.automation.events import EngineEvent, OpType
 
 from dhctl.infra.engine_command import DetachedPulumiCommand
 from dhctl.infra.engine_recovery import backend_folder, pulumi_home
-from dhctl.infra.engine_stack import RunStack, RunWorkspace
+from dhctl.infra.engine_stack import RunStack
 from dhctl.infra.engine_state import BOOK_KEEPING
 from dhctl.infra.errors import EngineError
 from dhctl.infra.events import Report, ResourceChanged
@@ -116,7 +116,7 @@ class Engine:
                 "engine.process", "note", verb=verb, process=process.to_dict()
             ),
         )
-        workspace = RunWorkspace(
+        workspace = auto.LocalWorkspace(
             work_dir=str(self._record.engine_dir),
             pulumi_home=str(pulumi_home(self._record)),
             pulumi_command=command,

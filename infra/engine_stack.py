@@ -1,6 +1,7 @@
-"""The SDK's stack and workspace without those calls of the CLI whose answers this process knows: each is a process.
+"""The SDK's stack without those calls of the CLI whose answers this process knows: each is a process.
 
-The SDK asks `stack select` before each operation, and `stack output` (twice) and `stack history` after it.
+After each operation the SDK asks `stack history`, and after `up` twice `stack output`. `stack select` stays: it writes
+anew what a full disk tore.
 """
 
 from __future__ import annotations
@@ -15,17 +16,10 @@ from pulumi.automation._stack import StackInitMode  # what Stack takes, and its 
 from dhctl.infra.target import Program
 
 
-class RunWorkspace(auto.LocalWorkspace):
-    """A workspace with one stack."""
-
-    def select_stack(self, stack_name: str) -> None:
-        """Nothing to do: each command names its stack."""
-
-
 class RunStack(auto.Stack):
     """One run's stack. What its program gives as outputs is kept as it becomes known."""
 
-    def __init__(self, name: str, workspace: RunWorkspace, program: Program, *, new: bool) -> None:
+    def __init__(self, name: str, workspace: auto.LocalWorkspace, program: Program, *, new: bool) -> None:
         self._kept: dict[str, auto.OutputValue] = {}
         workspace.program = lambda: self._export(program)
         super().__init__(name, workspace, StackInitMode.CREATE if new else StackInitMode.SELECT)

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from openstack.connection import Connection
 
+from dhctl.infra.events import Report, Warned
 from dhctl.infra.ledger import Entry
-from dhctl.infra.openstack.cloud import cloud_errors
+from dhctl.infra.openstack.cloud import CloudError, cloud_errors
 from dhctl.infra.openstack.kinds import Kind, Owned, Project, kinds_of
 from dhctl.infra.receipt import Check, Leftover
 
@@ -40,11 +41,20 @@ def find(project: Project, kind: Kind, run_id: str) -> list[Owned]:
         return [owned for owned in kind.find(project) if owned.mark.run_id == run_id]
 
 
-def find_all(connection: Connection) -> Iterator[Owned]:
-    """Resources of all runs of the project, in the order in which they can be deleted. Raises CloudError."""
+def find_all(connection: Connection, report: Report) -> Iterator[Owned]:
+    """Resources of all runs of the project, in the order in which they can be deleted.
+
+    A kind that cannot be listed is warned of, and keeps none of the others from being found. Raises CloudError when it
+    is the servers: they are what a run costs, and tell best until when it may live.
+    """
     for kind in kinds_of(connection):
-        with cloud_errors(f"list {kind.place}"):
-            yield from kind.find(Project(connection))
+        try:
+            with cloud_errors(f"list {kind.place}"):
+                yield from kind.find(Project(connection))
+        except CloudError as error:
+            if kind.name == "server":
+                raise
+            report(Warned(str(error)))
 
 
 def nothing_of(project: Project, run_id: str) -> bool:

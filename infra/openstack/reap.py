@@ -53,21 +53,21 @@ class MarkedRun:
         }
 
 
-def marked_runs(connection: Connection) -> list[MarkedRun]:
+def marked_runs(connection: Connection, report: Report) -> list[MarkedRun]:
     """All runs of which the project has something, each with the latest expiry that it tells. Raises CloudError."""
     by_run: dict[str, list[Owned]] = {}
-    for owned in inventory.find_all(connection):
+    for owned in inventory.find_all(connection, report):
         by_run.setdefault(owned.mark.run_id, []).append(owned)
     return [MarkedRun(run, max(o.mark.expires_at for o in found), tuple(found)) for run, found in by_run.items()]
 
 
-def expired(connection: Connection, run_id: str | None = None) -> list[MarkedRun]:
+def expired(connection: Connection, report: Report, run_id: str | None = None) -> list[MarkedRun]:
     """Runs past their lease; with `run_id` that one, past it or not.
 
     A run of which only things are left that tell no expiry (a keypair, a server group) is not past it: nobody knows.
     Raises CloudError, UnknownRunError.
     """
-    runs = marked_runs(connection)
+    runs = marked_runs(connection, report)
     if run_id is None:
         return [run for run in runs if 0 < run.expires_at < time.time()]
     named = [run for run in runs if run.run_id == run_id]

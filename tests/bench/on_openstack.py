@@ -56,7 +56,7 @@ ROWS = (
 """What, our sample, the floor's, and the goal: a ratio where there is a floor, else seconds; 0: none."""
 
 NOT_MET = """
-Goals that are not met: Pulumi starts its CLI twice for `up` and once for `down`, and with it the stand-in plugin, a
+Goals that are not met: Pulumi starts its CLI twice for `up` and twice for `down`, and with it the stand-in plugin, a
 Python process; from the call of the engine to its first resource that is 2 s in `up` and 1.2 s in `down`, which the
 script does not have. Between its first resource and the head's boot `up` takes as long as the script, and the head as
 long from its boot to Ray, but for half a second in which it gets code and secrets over SSH. `down` looks at all lists

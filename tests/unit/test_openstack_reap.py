@@ -12,10 +12,10 @@ from openstack.connection import Connection
 
 from dhctl.cli.main import run_group
 from dhctl.infra.errors import ExitCode, UnknownRunError
-from dhctl.infra.events import Event, Warned
+from dhctl.infra.events import Event, Warned, ignore
 from dhctl.infra.home import Home
 from dhctl.infra.openstack import reap, sweep
-from dhctl.infra.openstack.cloud import connect
+from dhctl.infra.openstack.cloud import CloudError, connect
 from dhctl.infra.openstack.mark import HEAD, Mark
 from dhctl.infra.openstack.section import OpenStackSection
 from unit.http_cloud import HttpCloud
@@ -58,7 +58,7 @@ def dhctl_reap(home: Home, cloud: Connection, capsys: pytest.CaptureFixture[str]
 
 
 def test_runs_are_told_with_all_that_they_have(cloud: Connection) -> None:
-    found = {run.run_id: run for run in reap.marked_runs(cloud)}
+    found = {run.run_id: run for run in reap.marked_runs(cloud, ignore)}
     assert found.keys() == {OVER, LIVING, UNTOLD}
     assert [owned.kind for owned in found[OVER].owned] == ["server", "network", "keypair"]
     assert found[OVER].expires_at > 0
@@ -67,24 +67,41 @@ def test_runs_are_told_with_all_that_they_have(cloud: Connection) -> None:
 
 
 def test_only_runs_past_their_lease_are_meant(cloud: Connection) -> None:
-    assert [run.run_id for run in reap.expired(cloud)] == [OVER]
+    assert [run.run_id for run in reap.expired(cloud, ignore)] == [OVER]
 
 
 def test_one_run_may_be_named_whatever_its_lease(cloud: Connection) -> None:
-    assert [run.run_id for run in reap.expired(cloud, LIVING)] == [LIVING]
-    assert [run.run_id for run in reap.expired(cloud, UNTOLD)] == [UNTOLD]
+    assert [run.run_id for run in reap.expired(cloud, ignore, LIVING)] == [LIVING]
+    assert [run.run_id for run in reap.expired(cloud, ignore, UNTOLD)] == [UNTOLD]
     with pytest.raises(UnknownRunError, match="no run matches 'dh-zzzzzzzzzz'"):
-        reap.expired(cloud, "dh-zzzzzzzzzz")
+        reap.expired(cloud, ignore, "dh-zzzzzzzzzz")
 
 
 def test_the_latest_expiry_counts(http_cloud: HttpCloud, cloud: Connection) -> None:
     later = Mark(OVER, int(time.time()) + 3600)
     http_cloud.add("volumes", "v1", metadata=later.metadata(HEAD))
-    assert reap.expired(cloud) == []
+    assert reap.expired(cloud, ignore) == []
+
+
+def test_a_service_in_trouble_is_warned_of_and_the_others_tell(
+    http_cloud: HttpCloud, cloud: Connection, told: list[Event]
+) -> None:
+    http_cloud.broken["/network/v2.0/routers"] = [500]
+    (run,) = reap.expired(cloud, told.append)
+    assert [owned.kind for owned in run.owned] == ["server", "network", "keypair"]
+    (warned,) = told
+    assert isinstance(warned, Warned)
+    assert warned.text.startswith("cannot list routers on OpenStack")
+
+
+def test_without_the_list_of_servers_nobody_is_past_the_lease(http_cloud: HttpCloud, cloud: Connection) -> None:
+    http_cloud.broken["/compute/v2.1/servers"] = [500]
+    with pytest.raises(CloudError, match="cannot list servers"):
+        reap.expired(cloud, ignore)
 
 
 def test_an_ended_run_is_looked_for_again(http_cloud: HttpCloud, cloud: Connection, told: list[Event]) -> None:
-    (run,) = reap.expired(cloud)
+    (run,) = reap.expired(cloud, ignore)
     ended = reap.end(cloud, run, told.append)
     assert ended.clean
     assert (ended.run_id, ended.owned) == (run.run_id, run.owned)
@@ -96,7 +113,7 @@ def test_an_ended_run_is_looked_for_again(http_cloud: HttpCloud, cloud: Connecti
 def test_an_api_in_trouble_leaves_a_run_that_is_not_clean(
     http_cloud: HttpCloud, cloud: Connection, told: list[Event]
 ) -> None:
-    (run,) = reap.expired(cloud)
+    (run,) = reap.expired(cloud, ignore)
     http_cloud.broken["/volume"] = [500]
     ended = reap.end(cloud, run, told.append)
     assert not ended.clean
