@@ -177,7 +177,7 @@ def test_reap_ends_what_is_past_its_lease_and_leaves_the_living(
     made: list[Any] = [late.network(), living.network()]
     late.keypair_and_group()
     try:
-        (found,) = [run for run in reap.expired(cloud) if run.run_id == late.run_id]
+        (found,) = [run for run in reap.expired(cloud, ignore) if run.run_id == late.run_id]
         assert found.expires_at < time.time()
         ended = reap.end(cloud, found, ignore)
         assert ended.clean
