@@ -181,7 +181,7 @@ def test_reap_ends_what_is_past_its_lease_and_leaves_the_living(
         assert found.expires_at < time.time()
         ended = reap.end(cloud, found, ignore)
         assert ended.clean
-        still = {run.run_id for run in reap.marked_runs(cloud)}
+        still = {run.run_id for run in reap.marked_runs(cloud, ignore)}
         assert living.run_id in still
         assert late.run_id not in still
         assert len(made) == 2
