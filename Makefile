@@ -55,7 +55,7 @@ testbed-up: bootstrap ## Starts the OpenStack testbed and leaves it running (roo
 testbed-down: bootstrap ## Stops it
 	$(TESTBED) down
 
-k8s-testbed-install: bootstrap ## Packages, programs and image of the Kubernetes testbed (root, once: 10 minutes)
+k8s-testbed-install: bootstrap ## Packages, programs and image of the Kubernetes testbed (root, once: 6 minutes)
 	$(K8S_TESTBED) install
 
 k8s-testbed-up: bootstrap ## Starts the Kubernetes testbed and leaves it running (root)

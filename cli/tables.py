@@ -13,7 +13,7 @@ from dhctl.infra.receipt import Leftover, Receipt
 from dhctl.infra.status import local_time
 
 if TYPE_CHECKING:
-    from dhctl.infra.openstack.reap import MarkedRun
+    from dhctl.infra.marked_run import MarkedRun
 
 STATES = {"none": "[green]nothing[/green]", "left": "[red]LEFT[/red]", "unknown": "[yellow]UNKNOWN[/yellow]"}
 

@@ -28,7 +28,7 @@ from dhctl.infra.kubernetes.admission_quota import (
 from dhctl.infra.kubernetes.client import Cluster, ClusterApiError, api_errors
 from dhctl.infra.kubernetes.looking import look
 from dhctl.infra.kubernetes.pod_objects import DATA_FOLDER, PREFIX
-from dhctl.infra.kubernetes.section import KubernetesSection, RayMode
+from dhctl.infra.kubernetes.section import KubernetesSection
 from dhctl.infra.spec import PHANTOMS, RunSpec
 from dhctl.infra.target import Requirement
 
@@ -47,7 +47,7 @@ HOST_PATH = "hostPath"
 
 def admit(spec: RunSpec, cluster: Cluster) -> list[Requirement]:
     """All rows of `plan`, problems and warnings in them. Writes nothing. Raises ClusterApiError."""
-    basics = [*_image(spec), *_ray(spec), *_storage(spec), *_volumes(spec.kubernetes), *_own_namespace(spec.kubernetes)]
+    basics = [*_image(spec), *_storage(spec), *_volumes(spec.kubernetes), *_own_namespace(spec.kubernetes)]
     try:
         entry = list(_version(cluster))
     except ClusterApiError as error:
@@ -122,26 +122,16 @@ def _image(spec: RunSpec) -> Iterator[Requirement]:
     yield Requirement("image", "a reference", image or "none", problem)
 
 
-def _ray(spec: RunSpec) -> Iterator[Requirement]:
-    if spec.kubernetes.ray is RayMode.KUBERAY:
-        problem = "kubernetes.ray is kuberay, which this dhctl cannot do yet; set it to pods"
-        yield Requirement("Ray", "made by KubeRay", "not yet", problem)
-
-
 def _storage(spec: RunSpec) -> Iterator[Requirement]:
     """Only what is refused (the common admission has the rows): folders of this machine are out of the pods' reach."""
-    for what, url in (("output", spec.output), ("data", spec.data)):
-        if (what == "data" and url in {None, PHANTOMS}) or is_reached(spec.kubernetes, url or ""):
-            continue
-        told = f"{what} is neither an s3:// URL nor in a volume of the pods, and they reach nothing else that stays"
+    data, output = spec.data, spec.output or ""
+    if data not in {None, PHANTOMS} and not (data.startswith("s3://") or spec.kubernetes.has_folder(data)):
+        told = "data is neither an s3:// URL nor in a volume of the pods, and they reach nothing else"
         fix = "set it to s3://BUCKET/PREFIX, or to a folder in a mount of kubernetes.volume_mounts"
-        yield Requirement(f"{what} in reach", "s3:// URL or volume", url or "not set", f"{told}; {fix}")
-
-
-def is_reached(section: KubernetesSection, url: str) -> bool:
-    """Whether pods find this: an s3:// URL, or a folder in one of the spec's mounts. /data goes with the run."""
-    mounts = [str(mount.get("mountPath", "")).rstrip("/") for mount in section.volume_mounts]
-    return url.startswith("s3://") or any(mount and f"{url}/".startswith(f"{mount}/") for mount in mounts)
+        yield Requirement("data in reach", "s3:// URL or volume", data, f"{told}; {fix}")
+    if not output.startswith("s3://"):
+        told = "output is not an s3:// URL, and pods reach nothing else that stays"
+        yield Requirement("output on S3", "s3:// URL", output or "not set", f"{told}; set it to s3://BUCKET/PREFIX")
 
 
 def _volumes(section: KubernetesSection) -> Iterator[Requirement]:

@@ -64,7 +64,7 @@ class Cluster:
             path,
             query_params=list(options.get("query", ())),
             header_params={"Accept": "application/json", "Content-Type": kind},
-            body=body if kind == "application/json" else json.dumps(body),
+            body=body if "json" in kind else json.dumps(body),
             auth_settings=["BearerToken"],
         )
         answer = self.api.call_api(*request, _request_timeout=options.get("timeout_s", REQUEST_S))

@@ -43,6 +43,9 @@ CLAIM = re.compile(rf"({RUN_ID.pattern})-.+")
 RAISED = (ApiException, *NO_SERVER)
 
 
+HELD = "held by the"
+
+
 @dataclass(frozen=True)
 class Owned:
     """One object that carries a run's mark. `id` is its uid; `held` says what keeps it, where that shows."""
@@ -63,6 +66,11 @@ class Owned:
         words += ["-n", self.namespace] if self.of.namespaced else []
         words += ["--context", context] if context and context != "in-cluster" else []
         return shlex.join(words)
+
+    @property
+    def stuck(self) -> bool:
+        """Its deletion was taken, and finalizers keep it."""
+        return self.deleting and self.held.startswith(HELD)
 
 
 @dataclass(frozen=True)
@@ -200,7 +208,7 @@ def _holders(metadata: Mapping[str, Any]) -> str:
     since, finalizers = metadata.get("deletionTimestamp"), metadata.get("finalizers") or ()
     if not since:
         return ""
-    held = f"held by the finalizer{'s' * (len(finalizers) > 1)} {', '.join(finalizers)}" if finalizers else "going"
+    held = f"{HELD} finalizer{'s' * (len(finalizers) > 1)} {', '.join(finalizers)}" if finalizers else "going"
     return f"{held} since its deletion was taken at {since}"
 
 

@@ -172,7 +172,7 @@ class RunObjects:
         if self.section.service_account:
             return {}
         found = {}
-        for part, rules in ((HEAD, rights.HEAD_RULES), (LEASE, rights.lease_rules(self.mark.run_id))):
+        for part, rules in ((HEAD, rights.head_rules(self.mark.run_id)), (LEASE, rights.lease_rules(self.mark.run_id))):
             name = self.mark.name(part)
             metadata = self._metadata(name, ACCESS, owner)
             found[f"{part}-account"] = {**_v1("ServiceAccount"), "metadata": metadata}

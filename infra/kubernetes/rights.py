@@ -21,6 +21,7 @@ class Right:
 
 RIGHTS = (
     Right("", "configmaps", _ALL, "the run's own object and dhctl's code are configmaps"),
+    Right("", "configmaps/finalizers", ("update",), "it owns all else"),
     Right("", "secrets", _ALL, "Ray's token is a secret"),
     Right("", "pods", _ALL, "head and workers are pods"),
     Right("", "pods/log", ("get",), "logs are copied before the pods go"),
@@ -46,11 +47,19 @@ ACCOUNT_RIGHTS = (
 VOLUME_RIGHTS = (Right("", "persistentvolumeclaims", _ALL, "the data volume is a claim"),)
 """Needed with a data volume."""
 
-HEAD_RULES: tuple[dict[str, Any], ...] = (
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "create", "delete"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
-)
-"""What the head's service account may do: make and end workers, and read why one is not scheduled."""
+
+def head_rules(run_id: str) -> tuple[dict[str, Any], ...]:
+    """What the head's service account may do: make and end workers, and read why one is not scheduled.
+
+    Some clusters (OwnerReferencesPermissionEnforcement) want the right to the owner's finalizers of who makes a pod
+    that blocks its owner's deletion.
+    """
+    owner = {"apiGroups": [""], "resources": ["configmaps/finalizers"], "verbs": ["update"], "resourceNames": [run_id]}
+    return (
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "create", "delete"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
+        owner,
+    )
 
 
 def lease_rules(run_id: str) -> tuple[dict[str, Any], ...]:

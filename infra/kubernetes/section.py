@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -13,14 +12,6 @@ from dhctl.infra.units import Size
 
 _DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _QUANTITY = re.compile(r"\d+(\.\d+)?m?")
-
-
-class RayMode(StrEnum):
-    """Who makes the pods of the Ray cluster."""
-
-    AUTO = "auto"
-    PODS = "pods"
-    KUBERAY = "kuberay"
 
 
 class KubernetesSection(Frozen):
@@ -42,7 +33,7 @@ class KubernetesSection(Frozen):
     """Memory that the head's pod asks for and may use at most."""
     gpu_resource: str = "nvidia.com/gpu"
     """Name of the extended resource that a GPU is at this site."""
-    user_id: int = Field(default=1000, ge=1)
+    user_id: int = Field(default=1000, ge=1, le=2**31 - 1)
     """Numeric user of all containers; never root."""
     node_selector: dict[str, str] = Field(default_factory=dict)
     """Labels of the nodes on which the pods may run."""
@@ -64,10 +55,13 @@ class KubernetesSection(Frozen):
     """Makes a claim of this size, mounted in all pods at /data and deleted with the run."""
     storage_class: str | None = None
     """Storage class of the claim; by default the cluster's."""
-    ray: RayMode = RayMode.AUTO
-    """Who makes the pods: KubeRay's operator, or Ray's own autoscaler (pods); auto takes KubeRay where it is served."""
     strict_network: bool = False
     """Refuses a cluster that does not enforce NetworkPolicy, instead of saying so."""
+
+    def has_folder(self, path: str) -> bool:
+        """Whether pods find this folder in one of the spec's mounts. The claim at /data goes with the run."""
+        mounts = [str(mount.get("mountPath", "")).rstrip("/") for mount in self.volume_mounts]
+        return any(mount and f"{path}/".startswith(f"{mount}/") for mount in mounts)
 
     @field_validator("head_cpus", mode="before")
     @classmethod

@@ -23,11 +23,11 @@ from dhctl.infra.processes import wait_until
 DEADLINE_S = 300.0
 """How long a sweep goes on while something goes away, or while the API is in trouble."""
 
-RUN_OBJECT_S = 120.0
+RUN_OBJECT_S = 60.0
 """How long the garbage collector may take for all that the run object owns, before each object is deleted by name."""
 
-GONE_S = 60.0
-"""How long objects of one rank may take before the next rank is asked for too."""
+GONE_S, HELD_S = 60.0, 30.0
+"""How long objects of one rank may take before the next rank is asked for too; and what is held by finalizers alone."""
 
 BALANCERS_S = 150.0
 """How long clouds may take for their load balancers."""
@@ -136,10 +136,11 @@ class Sweep:
             found = self._look()
             rest = [o for o in found.owned if o.of not in (NAMESPACES, VOLUMES)]
             for rank in _by_rank(rest):
-                self.end(rank)
+                self.end(rank, HELD_S if all(o.stuck for o in rank) else GONE_S)
             found = self._look()
             left = {o.id for o in found.owned if o.of != NAMESPACES and not _kept_by_policy(o)}
-            settled = not found.troubles and (not left or (left == before and left <= self._refused.keys()))
+            stuck = self._refused.keys() | {o.id for o in found.owned if o.stuck}
+            settled = not found.troubles and (not left or (left == before and left <= stuck))
             if settled or self._left_s() <= 0:
                 return found
             before = left

@@ -8,6 +8,7 @@ system's Python. It holds no secret: it stands in Pulumi's state, and everybody 
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import tarfile
@@ -103,13 +104,16 @@ def boot_archive() -> bytes:
 
 
 def code_tar() -> bytes:
-    """dhctl.infra as a compressed tar file, for PYTHONPATH: what the head's and workers' processes run from."""
+    """dhctl.infra as a compressed tar file, for PYTHONPATH: what the head's and workers' processes run from.
+
+    The same bytes for the same modules.
+    """
     target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w:gz", compresslevel=6) as packed:
+    with tarfile.open(fileobj=target, mode="w") as packed:
         for path in sorted(INFRA.rglob("*.py")):
             name = PurePosixPath("dhctl/infra") / path.relative_to(INFRA).as_posix()
             member = tarfile.TarInfo(str(name))
             content = path.read_bytes()
             member.size, member.mode = len(content), 0o644
             packed.addfile(member, io.BytesIO(content))
-    return target.getvalue()
+    return gzip.compress(target.getvalue(), 6, mtime=0)

@@ -56,13 +56,12 @@ class KubernetesTarget:
         """stacks/kubernetes/program.py with this run's settings."""
         return lambda: self._declare(record)
 
-    @staticmethod
-    def _declare(record: RunRecord) -> Mapping[str, object]:
+    def _declare(self, record: RunRecord) -> Mapping[str, object]:
         from dhctl.stacks.kubernetes.program import declare  # brings in Pulumi, which few verbs need
 
         with record.ledger.act("secrets.create"):
             RunSecrets.of(record).make()
-        return declare(RunObjects.of(record), record)
+        return declare(self._objects(record), record)
 
     def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
         """As the ResourceQuota says now."""
@@ -78,7 +77,7 @@ class KubernetesTarget:
 
     def probe_outside(self, record: RunRecord) -> str:
         """Ray's doors from a pod outside the run: it must refuse, whether or not they can be reached."""
-        found = probe.run_probe(self._cluster(record), RunObjects.of(record), self._address(record))
+        found = probe.run_probe(self._cluster(record), self._objects(record), self._address(record))
         record.ledger.note("probe.network", "note", **found.to_dict())
         if record.spec.kubernetes.strict_network and not found.enforced:
             raise ClusterError(found.words, "kubernetes.strict_network wants a cluster that does")
@@ -88,7 +87,7 @@ class KubernetesTarget:
         """There is none."""
         raise RefusedError(
             f"{record.run_id} lives in pods, which have no SSH",
-            f"`kubectl exec -it -n {bring_up.namespace_of(record)} {bring_up.head_of(record)} -- bash` opens a shell on its head",
+            f"try `kubectl exec -it -n {bring_up.namespace_of(record)} {bring_up.head_of(record)} -- bash`",
         )
 
     @contextmanager
@@ -125,6 +124,10 @@ class KubernetesTarget:
             self._cluster(record), bring_up.namespace_of(record), record.run_id, record.ledger.entries()
         )
         return [*rows, RunSecrets.of(record).look()]
+
+    def _objects(self, record: RunRecord) -> RunObjects:
+        bounds = admission.bounds_of(record.spec.kubernetes, self._cluster(record))
+        return RunObjects.of(record, cpu_limits=bounds.cpu_limits)
 
     @staticmethod
     def _cluster(record: RunRecord) -> Cluster:

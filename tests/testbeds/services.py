@@ -44,8 +44,11 @@ class Service:
     """An API needs no goodbye: what it was doing is thrown away with its data."""
 
 
-_CHILDREN: list[subprocess.Popen[bytes]] = []
-"""Those that this very process started and that live, as far as it knows. Others have init to wait for them."""
+class _Daemon(subprocess.Popen[bytes]):
+    """A process that is meant to outlive whoever started it."""
+
+    def __del__(self) -> None:
+        """Popen's own would complain that it still runs."""
 
 
 class Services:
@@ -58,6 +61,7 @@ class Services:
         self.file = state / "services.json"
         """Name of the service -> mark of its process."""
         self._addresses = addresses
+        self._children: list[_Daemon] = []
 
     def marks(self) -> dict[str, ProcessMark]:
         """Name -> process, alive or not. Empty when none was ever started."""
@@ -71,7 +75,7 @@ class Services:
     def start(self, service: Service) -> None:
         """Starts one in a session of its own, its output in its log, and notes its mark."""
         with (self.log / f"{service.name}.log").open("ab") as log:
-            process = subprocess.Popen(
+            process = _Daemon(
                 service.command,
                 env=clean_env(self.state) | dict(service.env),
                 stdin=subprocess.DEVNULL,
@@ -80,7 +84,7 @@ class Services:
                 cwd=self.state,
                 start_new_session=True,
             )
-        _CHILDREN.append(process)
+        self._children.append(process)
         mark = ProcessMark.of(process.pid)
         marks = {name: mark.to_dict() for name, mark in self.marks().items()}
         if mark is None:
@@ -110,7 +114,8 @@ class Services:
         wanted = [(service, marks[service.name]) for service in services if service.name in marks]
         members = [mark for _, leader in wanted for mark in _session(leader)]
         left = stop_all(members, max((service.stop_s for service, _ in wanted), default=0))
-        _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
+        # Those that this very process started are to be waited for; all others have init for that.
+        self._children = [child for child in self._children if child.poll() is None]
         return left
 
     def strays(self) -> list[ProcessMark]:

@@ -27,7 +27,14 @@ from dhctl.infra.spec_file import parse_spec
 from dhctl.infra.units import format_duration, format_size
 
 REPO = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/reference.md", "docs/openstack.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/guide.md",
+    "docs/reference.md",
+    "docs/openstack.md",
+    "docs/kubernetes.md",
+)
 SESSION = "docs/guide.md"
 """Its cluster commands are run in their order; those of other pages must be among them."""
 
@@ -199,7 +206,7 @@ def _kind(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
         "object": "mapping",
         "integer": "whole number",
         "boolean": "`true` or `false`",
-        "array": "list of texts",
+        "array": "list of mappings" if node.get("items", {}).get("type") == "object" else "list of texts",
     }[node["type"]]
     return words + (f", {node['minimum']} to {node['maximum']}" if "minimum" in node else "")
 

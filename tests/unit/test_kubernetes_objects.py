@@ -179,6 +179,21 @@ def test_the_head_unpacks_its_code_and_becomes_dhctls_process() -> None:
     assert (head["restartPolicy"], head["serviceAccountName"]) == ("Always", f"{RUN}-head")
 
 
+def test_the_heads_command_finds_the_code_that_it_unpacked(home: Home, tmp_path: Path) -> None:
+    made = RunObjects.of(make_record(home, target="kubernetes", kubernetes={"image": "ray", "python": sys.executable}))
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "code.tar.gz").write_bytes(made.code)
+    text = container(made.head_pod(UID)["spec"])["command"][-1]
+    text = text.replace("/etc/dhctl", str(tmp_path)).replace("/opt/dhctl-code", str(tmp_path / "opt"))
+    where = "import importlib.util as u, os; print(u.find_spec('dhctl.infra.kubernetes.node.head').origin)"
+    text = text.replace(
+        "-u -m dhctl.infra.kubernetes.node.head", f"-SP -c \"{where}; print(os.environ['PYTHONPATH'])\""
+    )
+    env = {"PYTHONPATH": "/image/packages", "PATH": "/usr/bin:/bin"}
+    told = subprocess.run(["sh", "-c", text], env=env, capture_output=True, text=True, check=True).stdout.split()
+    assert told == [f"{tmp_path}/opt/dhctl/infra/kubernetes/node/head.py", f"{tmp_path}/opt:/image/packages"]
+
+
 def test_the_head_finds_what_it_is_given_and_writes_to_volumes_alone() -> None:
     head = pods(objects())["head"]
     sources = next(v["projected"]["sources"] for v in head["volumes"] if v["name"] == "dhctl-etc")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dhctl.infra.kubernetes.section import KubernetesSection, RayMode
+from dhctl.infra.kubernetes.section import KubernetesSection
 
 
 def section(**values: Any) -> KubernetesSection:
@@ -15,7 +15,7 @@ def section(**values: Any) -> KubernetesSection:
 
 
 def test_nothing_is_needed_but_what_admission_asks_for() -> None:
-    assert (section().image, section().namespace, section().ray) == (None, None, RayMode.AUTO)
+    assert (section().image, section().namespace) == (None, None)
 
 
 def test_it_survives_json() -> None:
@@ -50,7 +50,6 @@ def test_one_pull_secret_needs_no_list() -> None:
         ({"user_id": 0}, "greater than or equal to 1"),
         ({"volumes": [{"hostPath": {}}]}, "each one needs a name"),
         ({"volume_mounts": [{"mountPath": "/a"}]}, "each one needs a name"),
-        ({"ray": "operator"}, "'auto', 'pods' or 'kuberay'"),
         ({"gpus": 1}, "Extra inputs are not permitted"),
         ({"image": ""}, "at least 1 character"),
     ],

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import http.client
 import json
+import os
 import re
 import socket
 import ssl
@@ -22,6 +23,7 @@ import pytest
 import yaml
 from cryptography import x509
 
+from dhctl.infra.processes import ProcessMark
 from testbeds.errors import TestbedError
 from testbeds.faults import Cut
 from testbeds.kubernetes import (
@@ -41,6 +43,7 @@ from testbeds.kubernetes import (
 from testbeds.kubernetes.fault_proxy import FaultProxy, Refusal, api_fault
 from testbeds.kubernetes.layout import CACHE_ENV, NODES, STATE_ENV, Layout
 from testbeds.kubernetes.testbed import Testbed
+from testbeds.sharing import held
 
 
 @pytest.fixture
@@ -112,12 +115,20 @@ def test_machine_settings_are_seen_changed_only_in_the_node(place: Layout) -> No
 
 
 def test_programs_of_a_node_enter_both_its_namespaces(place: Layout, testbed: Testbed) -> None:
-    from dhctl.infra.processes import ProcessMark
-
     me = ProcessMark.me()
     for make in (services.containerd, services.kubelet, services.kube_proxy):
         command = make(place, NODES[1], me).command
         assert command[:3] == ("nsenter", "--net=/run/netns/k8stb-node2", f"--mount=/proc/{me.pid}/ns/mnt")
+
+
+def test_a_service_that_a_test_holds_down_is_no_reason_to_start_anew(testbed: Testbed, place: Layout) -> None:
+    place.ready_file.touch()
+    gone = {"pid": 1, "ticks": -1, "boot": "an earlier one"}
+    testbed.services.file.write_text(json.dumps({"me": ProcessMark.me().to_dict(), "kube-apiserver": gone}))
+    assert not testbed.is_up()
+    with held(place.held_down("kube-apiserver")):
+        assert testbed.is_up()
+    assert not testbed.is_up()
 
 
 class TestPki:
@@ -183,6 +194,17 @@ replace (
         assert not programs.build(tmp_path, lambda _: None)
         image.store(tmp_path).mkdir()
         assert not image.make_store(tmp_path, lambda _: None)
+
+    def test_only_the_newest_builds_are_kept(self, tmp_path: Path) -> None:
+        for age in range(5):
+            (tmp_path / f"programs-{age}").mkdir()
+            os.utime(tmp_path / f"programs-{age}", (1000 - age, 1000 - age))
+        (tmp_path / "images-1").mkdir()
+        programs.remove_old(tmp_path, "programs-*")
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "images-1",
+            *(f"programs-{age}" for age in range(3)),
+        ]
 
 
 class TestImage:

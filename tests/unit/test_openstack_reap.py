@@ -129,7 +129,7 @@ def test_the_verb_ends_what_is_over(http_cloud: HttpCloud, dhctl_reap: Reap, hom
     assert "nothing is left" in out
     assert http_cloud.ids("servers") == [f"{LIVING}-s"]
     assert not home.root.exists()
-    assert "no run of this project is past its lease" in dhctl_reap()[1]
+    assert "no run of this place is past its lease" in dhctl_reap()[1]
 
 
 def test_a_dry_run_only_shows(http_cloud: HttpCloud, dhctl_reap: Reap) -> None:

@@ -145,9 +145,7 @@ def test_after_the_end_nobody_connects(target: Target, run: RunRecord) -> None:
         pytest.fail("there is nothing to connect to")
 
 
-def test_closed_doors_are_told(
-    target: Target, run: RunRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_closed_doors_are_told(target: Target, run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     monkeypatch.setattr(bring_up, "CLOSED_PORTS", (port,))
     bring(run, floating_ip="127.0.0.1")

@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> int:
             case ["status"]:
                 return _status(testbed)
             case ["left"]:
-                return _print(leftovers(connect(testbed.layout.admin_kubeconfig)))
+                with connect(testbed.layout.admin_kubeconfig) as admin:
+                    return _print(leftovers(admin))
             case ["remains"]:
                 return _print(testbed.remains())
             case _:

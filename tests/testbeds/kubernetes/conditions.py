@@ -46,7 +46,8 @@ def api_server_down(layout: Layout) -> Iterator[None]:
     testbed = _testbed(layout)
     with _killed(testbed, services.api_server(layout)):
         yield
-    cluster.wait_api(cluster.connect(layout.admin_kubeconfig))
+    with cluster.connect(layout.admin_kubeconfig) as admin:
+        cluster.wait_api(admin)
 
 
 def restart_api_server(layout: Layout) -> None:

@@ -55,47 +55,56 @@ class KubernetesCluster:
 
         Only at level privileged are pods admitted that mount this machine's folders (project.py).
         """
-        core = client.CoreV1Api(self.admin())
         name = f"test-{secrets.token_hex(4)}"
         labels = {"pod-security.kubernetes.io/enforce": level}
-        core.create_namespace({"metadata": {"name": name, "labels": labels}})
-        if quota is not None:
-            core.create_namespaced_resource_quota(name, {"metadata": {"name": "quota"}, "spec": {"hard": dict(quota)}})
-        self._wait_usable(core, name, quota)
+        with self.admin() as admin:
+            core = client.CoreV1Api(admin)
+            core.create_namespace({"metadata": {"name": name, "labels": labels}})
+            if quota is not None:
+                body = {"metadata": {"name": "quota"}, "spec": {"hard": dict(quota)}}
+                core.create_namespaced_resource_quota(name, body)
+            self._wait_usable(core, name, quota)
         return name
 
     def give_tenant(self, namespace: str, rules: Sequence[Mapping[str, Any]]) -> None:
         """Gives tenant these rules of a Role, and no others, in a namespace."""
-        rbac = client.RbacAuthorizationV1Api(self.admin())
-        for delete in (rbac.delete_namespaced_role_binding, rbac.delete_namespaced_role):
-            try:
-                delete(TENANT, namespace)
-            except ApiException as trouble:
-                if trouble.status != 404:
-                    raise
         meta = {"name": TENANT}
-        rbac.create_namespaced_role(namespace, {"metadata": meta, "rules": [dict(rule) for rule in rules]})
         who = {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": TENANT}
         role = {"kind": "Role", "apiGroup": "rbac.authorization.k8s.io", "name": TENANT}
-        rbac.create_namespaced_role_binding(namespace, {"metadata": meta, "roleRef": role, "subjects": [who]})
+        with self.admin() as admin:
+            rbac = client.RbacAuthorizationV1Api(admin)
+            for delete in (rbac.delete_namespaced_role_binding, rbac.delete_namespaced_role):
+                try:
+                    delete(TENANT, namespace)
+                except ApiException as trouble:
+                    if trouble.status != 404:
+                        raise
+            rbac.create_namespaced_role(namespace, {"metadata": meta, "rules": [dict(rule) for rule in rules]})
+            rbac.create_namespaced_role_binding(namespace, {"metadata": meta, "roleRef": role, "subjects": [who]})
 
     def remove_namespace(self, name: str) -> None:
         """Has it deleted with all that is in it. Kubernetes begins after five seconds; nobody waits for that."""
-        core = client.CoreV1Api(self.admin())
-        for pod in core.list_namespaced_pod(name).items:
-            core.delete_namespaced_pod(pod.metadata.name, name, grace_period_seconds=0)
-        core.delete_namespace(name)
+        with self.admin() as admin:
+            core = client.CoreV1Api(admin)
+            core.delete_collection_namespaced_pod(name, grace_period_seconds=0)
+            core.delete_namespace(name)
 
     def not_gone(self) -> list[str]:
         """Namespaces that were to go and still are there after a while, with what holds them."""
-        core = client.CoreV1Api(self.admin())
         end = time.monotonic() + GONE_LIMIT_S
-        while going := [item for item in core.list_namespace().items if item.metadata.deletion_timestamp]:
-            if time.monotonic() > end:
-                break
-            time.sleep(0.2)
+        with self.admin() as admin:
+            core = client.CoreV1Api(admin)
+            while going := [item for item in core.list_namespace().items if item.metadata.deletion_timestamp]:
+                if time.monotonic() > end:
+                    break
+                time.sleep(0.2)
         told = {item.metadata.name: [one.message for one in item.status.conditions or ()] for item in going}
         return [f"namespace {name} does not go: {messages}" for name, messages in told.items()]
+
+    def marked(self) -> set[str]:
+        """What carries a run's mark."""
+        with self.admin() as admin:
+            return set(leftovers(admin))
 
     @staticmethod
     def _wait_usable(core: client.CoreV1Api, name: str, quota: Mapping[str, str] | None) -> None:
@@ -127,11 +136,12 @@ def kubernetes_cluster() -> Iterator[KubernetesCluster]:
         if run_verb("kubernetes", "up", env) == "started" and not os.environ.get(KEEP_ENV):
             ours.touch()
         cluster = KubernetesCluster(layout)
-        wait_api(cluster.admin())  # another session may be holding it down
-        before = set(leftovers(cluster.admin()))
+        with cluster.admin() as admin:
+            wait_api(admin)  # another session may be holding it down
+        before = cluster.marked()
         try:
             yield cluster
-            left = [*cluster.not_gone(), *(set(leftovers(cluster.admin())) - before)] if alone() else []
+            left = [*cluster.not_gone(), *(cluster.marked() - before)] if alone() else []
         finally:
             # Of several sessions that share it, the last one stops it.
             if ours.exists() and alone():

@@ -17,7 +17,7 @@ from typing import Any
 
 from testbeds.errors import TestbedError
 from testbeds.kubernetes.layout import IMAGE, PAUSE_IMAGE
-from testbeds.kubernetes.programs import SOURCES, programs
+from testbeds.kubernetes.programs import SOURCES, programs, remove_old
 from testbeds.services import PATH
 
 SUITE = "bookworm"
@@ -65,9 +65,7 @@ def make_store(cache: Path, say: Callable[[str], None]) -> bool:
         _import(work, archives, cache / "image.log")
         say("images imported")
         (work / "store").rename(place)
-    for old in cache.glob("images-*"):
-        if old != place:
-            shutil.rmtree(old)
+    remove_old(cache, "images-*")
     return True
 
 
@@ -92,8 +90,8 @@ def write_archive(root: Path, name: str, out: Path, config: Mapping[str, Any]) -
     layer = out.with_suffix(".layer")
     options = ("--numeric-owner", "--sort=name", "--mtime=@0")
     subprocess.run(("tar", *options, "-C", root, "-cf", layer, "."), check=True, timeout=IMPORT_LIMIT_S)
-    with layer.open("rb") as body:
-        layer_digest = hashlib.file_digest(body, "sha256").hexdigest()
+    with layer.open("rb") as stream:
+        layer_digest = hashlib.file_digest(stream, "sha256").hexdigest()
     blobs: dict[str, bytes] = {}
 
     def add(content: Any) -> dict[str, Any]:

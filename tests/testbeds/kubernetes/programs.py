@@ -1,6 +1,6 @@
 """The programs that no package has: Kubernetes and CoreDNS from Go modules, `pause` from C. Built once and cached.
 
-Kubernetes is one program with symbolic links to it (programs/kubernetes/main.go).
+Kubernetes is one program with symbolic links to it (sources/kubernetes/main.go).
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ KUBERNETES = "1.36.3"
 COREDNS = "1.14.2"
 """The last one that asks for no newer client library than this Kubernetes: they share what is compiled."""
 LINKS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
-SOURCES = HERE / "programs"
+SOURCES = HERE / "sources"
 BUILD_LIMIT_S = 3600
+KEPT = 3
 _VERSION = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 
 
@@ -54,7 +55,7 @@ def build(cache: Path, say: Callable[[str], None]) -> bool:
             folder=Path(name),
             log=cache / "programs.log",
             what="building Kubernetes",
-            usual="8 minutes on two cores",
+            usual="5 minutes on two cores",
             started_at=started,
             ends_at=started + BUILD_LIMIT_S,
             report=lambda event: _note(event, say),
@@ -64,10 +65,14 @@ def build(cache: Path, say: Callable[[str], None]) -> bool:
         except EngineError as trouble:
             raise TestbedError(str(trouble)) from trouble
         (work.root / "bin").rename(place)
-    for old in cache.glob("programs-*"):
-        if old != place:
-            shutil.rmtree(old)
+    remove_old(cache, "programs-*")
     return True
+
+
+def remove_old(cache: Path, pattern: str) -> None:
+    """Keeps the newest builds only: more than one, for two checkouts may differ."""
+    for old in sorted(cache.glob(pattern), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        shutil.rmtree(old)
 
 
 def _note(event: Event, say: Callable[[str], None]) -> None:

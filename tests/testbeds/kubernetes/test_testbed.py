@@ -117,20 +117,20 @@ def test_policies_hold_only_while_they_are_enforced(
         namespace, {"metadata": {"name": "friends"}, "spec": spec}
     )
     script = (
-        "import socket, time\n"
+        "import socket, sys, time\n"
         "def knock():\n"
         "    with socket.socket() as door:\n"
         "        door.settimeout(1)\n"
         f"        return door.connect_ex(('{address}', 8000))\n"
-        "tries = 5\n"
+        "tries = int(sys.argv[1])\n"
         "while (answer := knock()) and (tries := tries - 1):\n"
         "    time.sleep(0.3)\n"
         "print(answer)\n"
     )
-    command = ("python", "-c", script)
 
     def knocks(name: str, label: str, node: Node) -> bool:
-        pod = pods.strict_pod(name, command, node)
+        tries = "10" if label == "friend" else "2"  # a friend is let in as soon as it is seen
+        pod = pods.strict_pod(name, ("python", "-c", script, tries), node)
         pod["metadata"]["labels"]["app"] = label
         return pods.run(admin, namespace, pod) == "0\n"
 
