@@ -25,8 +25,8 @@ bootstrap: ## Makes .venv and fetches the Pulumi engine; quick when both are the
 demo: bootstrap ## One training run on this machine: up, train, down, receipt
 	$(BIN)/dhctl run examples/prostate-local.yaml
 
-test: bootstrap ## All tests: unit, contract, jobs without a cluster, then whole runs here and on the OpenStack testbed
-	$(PYTEST) tests/unit tests/contract tests/jobs tests/testbeds tests/e2e tests/cloud --durations=40
+test: bootstrap ## All tests: unit, contract, jobs without a cluster, then whole runs here and on the testbeds
+	$(PYTEST) tests/unit tests/contract tests/jobs tests/testbeds tests/e2e tests/cloud tests/pods --durations=40
 
 unit: bootstrap ## Only the unit tests: seconds
 	$(PYTEST) tests/unit -m "not e2e"

@@ -187,12 +187,12 @@ def _may(cluster: Cluster, namespace: str, given: Iterable[Mapping[str, Any]], r
 
 def _lacking(right: Right, verbs: Iterable[str], namespace: str | None) -> Requirement:
     named = f"{right.resource}.{right.group}" if right.group else right.resource
-    where = f"in namespace {namespace}" if namespace else "in a namespace of the run's own"
+    where = f" in namespace {namespace}" if namespace else ""
     fix = "ask the namespace's owner for the Role in docs/kubernetes.md"
     if namespace is None:
         fix = "set kubernetes.namespace to one in which you may"
     listed = ", ".join(verbs)
-    problem = f"you may not {listed} {named} {where}, and {right.why}; {fix}"
+    problem = f"you may not {listed} {named}{where}, and {right.why}; {fix}"
     return Requirement(f"right: {named}", ", ".join(right.verbs), f"no {listed}", problem)
 
 

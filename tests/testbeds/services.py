@@ -44,13 +44,6 @@ class Service:
     """An API needs no goodbye: what it was doing is thrown away with its data."""
 
 
-class _Daemon(subprocess.Popen[bytes]):
-    """A process that is meant to outlive whoever started it."""
-
-    def __del__(self) -> None:
-        """Popen's own would complain that it still runs."""
-
-
 class Services:
     """Those of one testbed that were started, by their marks in `services.json` of its state folder."""
 
@@ -61,7 +54,7 @@ class Services:
         self.file = state / "services.json"
         """Name of the service -> mark of its process."""
         self._addresses = addresses
-        self._children: list[_Daemon] = []
+        self._children: list[subprocess.Popen[bytes]] = []
 
     def marks(self) -> dict[str, ProcessMark]:
         """Name -> process, alive or not. Empty when none was ever started."""
@@ -75,7 +68,7 @@ class Services:
     def start(self, service: Service) -> None:
         """Starts one in a session of its own, its output in its log, and notes its mark."""
         with (self.log / f"{service.name}.log").open("ab") as log:
-            process = _Daemon(
+            process = subprocess.Popen(
                 service.command,
                 env=clean_env(self.state) | dict(service.env),
                 stdin=subprocess.DEVNULL,

@@ -75,15 +75,15 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def run_verb(package: str, verb: str, env: Mapping[str, str]) -> str:
-    """Stdout of `python -m testbeds.PACKAGE VERB`, a process of its own: what it starts is then nobody's child."""
+def run_verb(package: str, env: Mapping[str, str], *verb: str) -> str:
+    """Stdout of `python -m testbeds.PACKAGE VERB...`, a process of its own: what it starts is then nobody's child."""
     full = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **env}
-    command = (sys.executable, "-m", f"testbeds.{package}", verb)
+    command = (sys.executable, "-m", f"testbeds.{package}", *verb)
     done = subprocess.run(
         command, env=full, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=VERB_LIMIT_S, check=False
     )
     if done.returncode:
-        pytest.fail(f"the testbed {package}: {verb} failed\n{done.stderr[-3000:]}", pytrace=False)
+        pytest.fail(f"the testbed {package}: {' '.join(verb)} failed\n{done.stderr[-3000:]}", pytrace=False)
     return done.stdout.strip()
 
 

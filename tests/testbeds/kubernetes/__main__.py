@@ -3,6 +3,7 @@
 install  the Debian packages, the programs and the image, as root, once a machine
 up       starts it, as root, with an empty cluster; as it is when it runs already
 down     stops it
+start    one of its services by name, which was killed
 status   which services run; exit 1 when it is not up
 left     what in the cluster carries a run's mark; exit 1 when there is something
 remains  what a testbed that is down has left on this machine; exit 1 when there is something
@@ -39,6 +40,8 @@ def main(arguments: list[str]) -> int:
                 sys.stdout.write("started\n" if testbed.up() else "was up already\n")
             case ["down"]:
                 testbed.down()
+            case ["start", name]:
+                testbed.start(name)
             case ["status"]:
                 return _status(testbed)
             case ["left"]:

@@ -15,7 +15,7 @@ from testbeds.kubernetes import cluster, kernel, services
 from testbeds.kubernetes.layout import Layout, Node
 from testbeds.kubernetes.testbed import Testbed
 from testbeds.services import Service
-from testbeds.sharing import held
+from testbeds.sharing import held, run_verb
 
 QUOTA_SEEN_S = 30
 NODE_SEEN_S = 90
@@ -111,4 +111,5 @@ def _killed(testbed: Testbed, service: Service) -> Iterator[None]:
         try:
             yield
         finally:
-            testbed.services.start(service)
+            # By a process of its own: what it starts is then no child of this one, and may outlive it.
+            run_verb("kubernetes", testbed.layout.env, "start", service.name)

@@ -20,7 +20,7 @@ from kubernetes.client.exceptions import ApiException
 
 from testbeds.kubernetes.cluster import connect, wait_api
 from testbeds.kubernetes.fault_proxy import FaultProxy
-from testbeds.kubernetes.layout import CACHE_ENV, MACHINE_ADDRESS, STATE_ENV, TENANT, Layout
+from testbeds.kubernetes.layout import MACHINE_ADDRESS, TENANT, Layout
 from testbeds.kubernetes.leftovers import leftovers
 from testbeds.kubernetes.testbed import Testbed
 from testbeds.object_store import ObjectStore, object_store
@@ -129,11 +129,11 @@ def kubernetes_cluster() -> Iterator[KubernetesCluster]:
     layout = Layout.of_environment()
     testbed = Testbed(layout, lambda _: None)
     ours = layout.state / "started-by-tests"
-    env = {STATE_ENV: str(layout.state), CACHE_ENV: str(layout.cache)}
+    env = layout.env
     if not testbed.is_up() and (obstacle := testbed.obstacle()):
         skip(obstacle)
     with shared(layout.state) as alone:
-        if run_verb("kubernetes", "up", env) == "started" and not os.environ.get(KEEP_ENV):
+        if run_verb("kubernetes", env, "up") == "started" and not os.environ.get(KEEP_ENV):
             ours.touch()
         cluster = KubernetesCluster(layout)
         with cluster.admin() as admin:
@@ -145,7 +145,7 @@ def kubernetes_cluster() -> Iterator[KubernetesCluster]:
         finally:
             # Of several sessions that share it, the last one stops it.
             if ours.exists() and alone():
-                run_verb("kubernetes", "down", env)
+                run_verb("kubernetes", env, "down")
     assert left == [], "the tests left these in the cluster"
 
 

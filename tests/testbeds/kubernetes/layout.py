@@ -90,6 +90,11 @@ class Layout:
         return cls(Path(state).resolve(), Path(cache).expanduser().resolve())
 
     @property
+    def env(self) -> dict[str, str]:
+        """With it in the environment, `of_environment` gives the same."""
+        return {STATE_ENV: str(self.state), CACHE_ENV: str(self.cache)}
+
+    @property
     def pki(self) -> Path:
         """Certificates and keys."""
         return self.state / "pki"

@@ -93,6 +93,16 @@ class Testbed:
             self._forget(keep=(self.layout.log,))
         self._say("down")
 
+    def start(self, name: str) -> None:
+        """Starts one of its services that was killed: the API server, or one of a node's. Raises TestbedError."""
+        layout = self.layout
+        makers = (services.kubelet, services.kube_proxy, services.containerd)
+        on_nodes = [make(layout, node, self.holder(node)) for node in NODES for make in makers]
+        known = {service.name: service for service in (services.api_server(layout), *on_nodes)}
+        if name not in known:
+            raise TestbedError(f"there is no {name} to start; there are {', '.join(known)}")
+        self.services.start(known[name])
+
     def remains(self) -> list[str]:
         """What is on this machine of a testbed that should be gone: processes, namespaces, a link, cgroups, mounts.
 

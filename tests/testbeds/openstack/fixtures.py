@@ -56,7 +56,7 @@ def openstack_cloud() -> Iterator[OpenStackCloud]:
     if not testbed.is_up() and (obstacle := testbed.obstacle()):
         skip(obstacle)
     with shared(layout.state) as alone:
-        if run_verb("openstack", "up", env) == "started" and not os.environ.get(KEEP_ENV):
+        if run_verb("openstack", env, "up") == "started" and not os.environ.get(KEEP_ENV):
             ours.touch()
         cloud = OpenStackCloud(layout)
         before = set(leftovers(cloud.user()))
@@ -66,7 +66,7 @@ def openstack_cloud() -> Iterator[OpenStackCloud]:
         finally:
             # Of several sessions that share it, the last one stops it.
             if ours.exists() and alone():
-                run_verb("openstack", "down", env)
+                run_verb("openstack", env, "down")
     assert left == [], "the tests left these in the project demo"
 
 
