@@ -174,8 +174,9 @@ def delete(
             _ask_to_delete(cluster, manifest, uid)
             asked = uid
             continue
-        if waited_s >= (min(timeout_s, HELD_S) if foreign_finalizers(there) else timeout_s):
-            raise ClusterError(f"{_named(manifest)} is still there after {waited_s:.0f} s: {held_by(there)}")
+        limit_s = min(timeout_s, HELD_S) if foreign_finalizers(there) else timeout_s
+        if waited_s >= limit_s:
+            raise ClusterError(f"{_named(manifest)} is still there after {limit_s:.0f} s: {held_by(there)}")
         if between:
             between()
         time.sleep(next(pauses, LOOKS_S[-1]))

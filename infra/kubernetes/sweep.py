@@ -119,10 +119,10 @@ class Sweep:
                     raise
             time.sleep(LOOK_EVERY_S)
 
-    def _end_run_object(self, there: Iterable[Owned]) -> None:
+    def _end_run_object(self, there: Sequence[Owned]) -> None:
         """In the foreground: the object itself goes last, so that it is there as long as something that it owns is."""
         roots = [o for o in there if o.of.name == CONFIG_MAPS.name and o.name == self._run_id]
-        if self.end(roots, RUN_OBJECT_S) or not roots:
+        if not roots or self.end(roots, HELD_S if any(o.stuck for o in there) else RUN_OBJECT_S):
             return
         gone = {o.id for o in there} - {o.id for o in self._look().owned} - {o.id for o in roots}
         for one in there:
@@ -130,7 +130,7 @@ class Sweep:
                 self._report(ResourceChanged(one.name, one.kind, "deleted"))
 
     def _rounds(self) -> Found:
-        before = set[str]()
+        before = {o.id for o in self._look().owned if o.stuck}
         while True:
             self._refused = {}
             found = self._look()
