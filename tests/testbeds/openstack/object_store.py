@@ -101,9 +101,14 @@ def _free_ports(address: str) -> int:
     """The first of four ports of which none is taken, nor their gRPC twins: several sessions may run at a time."""
     for first in range(18333, 18433, 4):
         wanted = [port + twin for port in range(first, first + 4) for twin in (0, GRPC)]
-        if not any(_taken(address, port) for port in wanted):
+        if not any(_taken(address, port) or _sockets(port) for port in wanted):
             return first
     raise TestbedError(f"no four ports of {address} from 18333 on are free; stop S3 servers that tests left")
+
+
+def _sockets(port: int) -> list[Path]:
+    """weed makes Unix sockets in /tmp, named by its ports whatever the address, and leaves them there."""
+    return list(Path("/tmp").glob(f"seaweedfs-*-{port}.sock"))
 
 
 def _taken(address: str, port: int) -> bool:
@@ -135,12 +140,8 @@ def _command(folder: Path, address: str, first_port: int, store: ObjectStore) ->
 
 
 def _remove_sockets(first_port: int) -> None:
-    """weed makes Unix sockets in /tmp, named by its ports, and leaves them there."""
     for port in range(first_port, first_port + 4):
-        for path in (
-            *Path("/tmp").glob(f"seaweedfs-*-{port}.sock"),
-            *Path("/tmp").glob(f"seaweedfs-*-{port + GRPC}.sock"),
-        ):
+        for path in (*_sockets(port), *_sockets(port + GRPC)):
             path.unlink()
 
 
