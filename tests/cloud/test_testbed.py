@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,16 @@ def test_a_revoked_token_is_refused_within_seconds(openstack_cloud: OpenStackClo
         f"{ENDPOINTS['identity']}/auth/tokens", headers={"X-Auth-Token": token, "X-Subject-Token": token}, timeout=30
     )
     until(lambda: _get("compute", "/servers", token) == 401, TOKEN_CACHE_S + 2)
+
+
+def test_clients_that_keep_their_connections_leave_room_for_others(openstack_cloud: OpenStackCloud) -> None:
+    """Each session of openstacksdk keeps one, and the tests of one session make hundreds."""
+    with ExitStack() as idle:
+        for service in ("network", "compute"):
+            for _ in range(150):
+                client = idle.enter_context(requests.Session())
+                assert client.get(ENDPOINTS[service], timeout=20).status_code < 500
+    assert list(openstack_cloud.user().network.networks(name="public"))
 
 
 def _get(service: str, path: str, token: str | None) -> int:
