@@ -281,9 +281,10 @@ def test_the_service_is_headless_and_selects_the_head() -> None:
 def test_rights_are_least_and_a_given_account_serves_both() -> None:
     owned = objects().owned(UID, 0)
     assert owned["lease-role"]["rules"][0]["resourceNames"] == [RUN]
-    assert {verb for rule in owned["head-role"]["rules"] for verb in rule["verbs"]} <= {
-        *("get", "list", "watch", "create", "delete")
-    }
+    by_resource = {rule["resources"][0]: rule for rule in owned["head-role"]["rules"]}
+    assert by_resource.keys() == {"pods", "events", "configmaps/finalizers"}
+    assert set(by_resource["pods"]["verbs"]) == {"get", "list", "create", "delete"}
+    assert by_resource["configmaps/finalizers"]["resourceNames"] == [RUN]
     for part in ("head", "lease"):
         binding = owned[f"{part}-binding"]
         assert binding["roleRef"]["name"] == binding["subjects"][0]["name"] == f"{RUN}-{part}"
