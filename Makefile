@@ -45,6 +45,7 @@ format: bootstrap ## Rewrites the files as `make lint` wants them
 bench: bootstrap ## Measures, and writes the numbers down
 	$(BIN)/python tests/bench/measure.py
 	$(BIN)/python tests/bench/on_openstack.py
+	$(BIN)/python tests/bench/on_kubernetes.py
 
 testbed-install: bootstrap ## Installs the Debian packages of the OpenStack testbed (root, once: 4 minutes)
 	$(TESTBED) install
