@@ -28,6 +28,7 @@ while [ $# -gt 0 ]; do
   shift 2
 done
 """
+# Its statuses are none of tar's own: 1 of the first command would look like logs that grew.
 _READ = """
 sh -c "$1" >&2 || exit 9
 shift

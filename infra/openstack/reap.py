@@ -17,7 +17,10 @@ from dhctl.infra.openstack.sweep import Sweep
 
 
 def marked_runs(connection: Connection, report: Report) -> list[MarkedRun]:
-    """All runs of which the project has something, each with the latest expiry that it tells. Raises CloudError."""
+    """All runs of which the project has something, each with the latest expiry that it tells.
+
+    Warnings and errors are those of `inventory.find_all`.
+    """
     by_run: dict[str, list[Owned]] = {}
     for owned in inventory.find_all(connection, report):
         by_run.setdefault(owned.mark.run_id, []).append(owned)
