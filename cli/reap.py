@@ -41,17 +41,24 @@ def command(  # noqa: PLR0913, PLR0917 - click passes them by name
     from dhctl.cli.console import Console
     from dhctl.cli.tables import plain_table, reaped_table
     from dhctl.infra.errors import LeftoverError
-    from dhctl.infra.events import ignore
+    from dhctl.infra.events import Event, Warned
+
+    warnings: list[str] = []
+
+    def keep(event: Event) -> None:
+        """With --json there is one document, and what it must not lose are the warnings."""
+        if isinstance(event, Warned):
+            warnings.append(event.text)
 
     with Console(as_json) as console:
-        report = ignore if as_json else console.report  # one document
+        report = keep if as_json else console.report
         if target == "kubernetes":
             reaper = factory.kubernetes_reaper(context, namespace, report)
         else:
             reaper = factory.openstack_reaper(cloud, report)
         found = reaper.expired(run_id)
         ended = found if dry_run else [reaper.end(run) for run in found]
-    body = [run.to_dict() for run in ended]
+    body = {"runs": [run.to_dict() for run in ended], "warnings": warnings}
     nothing = plain_table(("no run of this place is past its lease",), [])
     Console(as_json).document(body, Group(*map(reaped_table, ended)) if ended else nothing)
     left = [] if dry_run else [run.run_id for run in ended if not run.clean]

@@ -41,6 +41,7 @@ def admit(spec: RunSpec, target: Target, report: Report, *, strict: bool = False
 
     Raises AdmissionError with every problem at once; with `strict` a warning is a problem too.
     """
+    spec = target.settle(spec)
     found = requirements(spec, target)
     problems = refused(found, strict=strict)
     if problems:

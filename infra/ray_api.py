@@ -111,6 +111,13 @@ def _probe_grpc(door: str, address: str, method: str) -> Probe:
     import grpc  # heavy, and only needed here
 
     def knock(*metadata: tuple[str, str]) -> str:
+        """A connection that breaks is no answer: another one is tried for as long as one knock may take."""
+        until = time.monotonic() + KNOCK_S
+        while (answer := ask(*metadata)) == "UNAVAILABLE" and time.monotonic() < until:
+            time.sleep(PAUSE_S)
+        return answer
+
+    def ask(*metadata: tuple[str, str]) -> str:
         with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
             try:

@@ -64,6 +64,9 @@ class Target(Protocol):
     def program(self, record: RunRecord) -> Program:
         """The Pulumi program of this run. Each resource carries the run's mark, or its name does."""
 
+    def settle(self, spec: RunSpec) -> RunSpec:
+        """The spec with what it leaves to the place decided. Never writes; as it is where the place does not answer."""
+
     def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
         """The spec with no more workers at most than the target can take now, and a warning; "" when all fit."""
 

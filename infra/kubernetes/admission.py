@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from dhctl.infra.errors import AdmissionError
+from dhctl.infra.kubernetes import kuberay
 from dhctl.infra.kubernetes.admission_cluster import (
     account_requirements,
     class_requirements,
@@ -60,6 +61,7 @@ def admit(spec: RunSpec, cluster: Cluster) -> list[Requirement]:
         account_requirements,
         class_requirements,
         node_requirements,
+        lambda spec, cluster: [kuberay.requirement(spec, cluster)],
     )
     with api_errors("look at the cluster"), ThreadPoolExecutor(len(checks) + 1) as pool:
         limits = pool.submit(bounds_of, spec.kubernetes, cluster)

@@ -15,11 +15,21 @@ from dhctl.infra.kubernetes.mark import Mark
 from dhctl.infra.kubernetes.node.worker_pod import worker_pod
 from dhctl.infra.kubernetes.objects import ENFORCE, RunObjects
 from dhctl.infra.kubernetes.quantity import parse, told
-from dhctl.infra.kubernetes.rights import ACCOUNT_RIGHTS, RIGHTS, VOLUME_RIGHTS, Right
+from dhctl.infra.kubernetes.rights import ACCOUNT_RIGHTS, KUBERAY_RIGHTS, RIGHTS, VOLUME_RIGHTS, Right
+from dhctl.infra.kubernetes.section import RayMode
 from dhctl.infra.spec import RunSpec
 from dhctl.infra.target import Requirement
 
-NAMESPACE_RIGHT = Right("", "namespaces", ("get", "create", "delete"), "a namespace is made for the run")
+NAMESPACE_RIGHT = Right("", "namespaces", ("get", "create", "patch", "delete"), "a namespace is made for the run")
+OWN_NAMESPACE_RIGHTS = (
+    NAMESPACE_RIGHT,
+    *(
+        Right("apps", plural, ("list",), "the run's namespace is deleted only where nobody else works in it")
+        for plural in ("deployments", "statefulsets", "daemonsets")
+    ),
+)
+"""Needed where the spec names no namespace. What work of others is, says `sweep.WORK`."""
+
 REVIEWS = "/apis/authorization.k8s.io/v1"
 ASKED_AT_ONCE = 8
 
@@ -59,12 +69,13 @@ def rights_requirements(spec: RunSpec, cluster: Cluster) -> Iterator[Requirement
     section = spec.kubernetes
     wanted = [*RIGHTS, *(() if section.service_account else ACCOUNT_RIGHTS)]
     wanted += VOLUME_RIGHTS if section.data_volume is not None else ()
-    wanted += () if section.namespace else (NAMESPACE_RIGHT,)
+    wanted += KUBERAY_RIGHTS if section.ray is RayMode.KUBERAY else ()
+    wanted += () if section.namespace else OWN_NAMESPACE_RIGHTS
     namespace = section.namespace or ""
     asked = [(right, verb) for right in wanted for verb in right.verbs]
     given = _rules(cluster, namespace) if namespace else []
     with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        answers = list(pool.map(lambda each: _may(cluster, namespace, given, *each), asked))
+        answers = list(pool.map(lambda each: may(cluster, namespace, given, *each), asked))
     missing: dict[Right, list[str]] = {}
     for (right, verb), allowed in zip(asked, answers, strict=True):
         if not allowed:
@@ -170,8 +181,11 @@ def _rules(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
     return [rule for rule in told["status"].get("resourceRules") or () if not rule.get("resourceNames")]
 
 
-def _may(cluster: Cluster, namespace: str, given: Iterable[Mapping[str, Any]], right: Right, verb: str) -> bool:
-    """`namespace` is "" where the right is wanted in all of them."""
+def may(cluster: Cluster, namespace: str, given: Iterable[Mapping[str, Any]], right: Right, verb: str) -> bool:
+    """Whether the caller may do it: by the rules `given`, else the cluster is asked. "" stands for all namespaces.
+
+    Raises ClusterApiError.
+    """
     for rule in given:
         wanted = (("verbs", verb), ("apiGroups", right.group), ("resources", right.resource))
         if all({value, "*"} & set(rule.get(key) or ()) for key, value in wanted):

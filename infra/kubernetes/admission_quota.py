@@ -9,9 +9,12 @@ from decimal import Decimal
 from typing import Any
 
 from dhctl.infra.kubernetes.client import Cluster
+from dhctl.infra.kubernetes.discovery import RAY_CLUSTERS
 from dhctl.infra.kubernetes.looking import NOT_TOLD, look
 from dhctl.infra.kubernetes.pod_objects import LEASE_CPUS, LEASE_MEMORY_BYTES
 from dhctl.infra.kubernetes.quantity import parse, told
+from dhctl.infra.kubernetes.ray_cluster import AUTOSCALER_CPUS, AUTOSCALER_MEMORY_BYTES
+from dhctl.infra.kubernetes.section import KubernetesSection, RayMode
 from dhctl.infra.spec import RunSpec
 from dhctl.infra.target import Requirement
 
@@ -175,11 +178,13 @@ def range_requirements(spec: RunSpec, bounds: Bounds) -> Iterator[Requirement]:
         "worker": {"cpu": Decimal(size.cpus), "memory": Decimal(size.memory), section.gpu_resource: Decimal(size.gpus)},
         "head": {"cpu": parse(section.head_cpus), "memory": Decimal(section.head_memory)},
         "lease": {"cpu": parse(LEASE_CPUS), "memory": Decimal(LEASE_MEMORY_BYTES)},
+        **({"autoscaler": _autoscaler(section)} if section.ray is RayMode.KUBERAY else {}),
     }
     change = {
         "worker": "change workers.cpus, workers.memory or workers.gpus",
         "head": "change kubernetes.head_cpus or kubernetes.head_memory",
         "lease": "ask the namespace's owner to change it",
+        "autoscaler": "ask the namespace's owner to change it, or set kubernetes.ray to pods",
     }
     for limit_range in bounds.ranges or ():
         name = limit_range["metadata"]["name"]
@@ -259,14 +264,24 @@ def _worker(spec: RunSpec) -> Amounts:
 def _head(spec: RunSpec) -> Amounts:
     """With the pod that ends the lease: where there is no room for it, nothing ends it."""
     section = spec.kubernetes
-    head = _pod(parse(section.head_cpus), Decimal(section.head_memory), 0, section.gpu_resource)
+    beside = _autoscaler(section)
+    cpus, memory = parse(section.head_cpus) + beside["cpu"], Decimal(section.head_memory) + beside["memory"]
+    head = _pod(cpus, memory, 0, section.gpu_resource)
     lease = _pod(parse(LEASE_CPUS), Decimal(LEASE_MEMORY_BYTES), 0, section.gpu_resource)
     return {kind: amount + lease[kind] for kind, amount in head.items()}
+
+
+def _autoscaler(section: KubernetesSection) -> Amounts:
+    """The container that KubeRay puts beside the head."""
+    if section.ray is not RayMode.KUBERAY:
+        return {"cpu": Decimal(0), "memory": Decimal(0)}
+    return {"cpu": parse(AUTOSCALER_CPUS), "memory": Decimal(AUTOSCALER_MEMORY_BYTES)}
 
 
 def _objects(spec: RunSpec) -> Amounts:
     section = spec.kubernetes
     counted = {**COUNTED, **({} if section.service_account else ACCOUNTS)}
+    counted |= {RAY_CLUSTERS.name: 1} if section.ray is RayMode.KUBERAY else {}
     found = {kind: Decimal(count) for kind, count in counted.items()}
     if section.data_volume is not None:
         volume = {"persistentvolumeclaims": Decimal(1), "requests.storage": Decimal(section.data_volume)}

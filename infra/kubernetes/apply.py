@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -22,7 +23,10 @@ APPLY = "application/apply-patch+yaml"
 READY_S, GONE_S, HELD_S = 300.0, 180.0, 30.0
 """How long an object may take to be ready; to be gone; and to be gone while only a finalizer of others holds it."""
 
-OWNERS = {"ConfigMap", "CronJob", "Job"}
+RACED_S = 15.0
+"""How long a write is repeated that lost a race: the API server itself tries a few times, then answers 409."""
+
+OWNERS = {"ConfigMap", "CronJob", "Job", "RayCluster"}
 """Kinds that own others here, which are to be gone first; for all else that is a detour by the garbage collector."""
 
 LOOKS_S = (0.2, 0.2, 0.3, 0.5, 1.0)
@@ -79,15 +83,33 @@ def apply(cluster: Cluster, manifest: Mapping[str, Any], *, dry_run: bool = Fals
     path = _path(cluster, manifest)
     with api_errors(f"{'check' if dry_run else 'apply'} {what}"):
         try:
-            answer: Manifest = patiently(
-                lambda: cluster.call("PATCH", path, dict(manifest), content_type=APPLY, query=query)
-            )
+            return _written(lambda: cluster.call("PATCH", path, dict(manifest), content_type=APPLY, query=query))
         except ApiException as error:
             if status_of(error) != 409:
                 raise
             next_step = "end what else manages it, or take it away"
             raise ConflictError(f"cannot apply {what}: {reason_of(error)}", next_step, 409) from error
-    return answer
+
+
+def _written(call: Callable[[], Manifest]) -> Manifest:
+    """The answer of a write that can be repeated, which is repeated while it loses races."""
+    until, pauses = time.monotonic() + RACED_S, iter(LOOKS_S)
+    while True:
+        try:
+            return patiently(call)
+        except ApiException as error:
+            if status_of(error) != 409 or _of_another_manager(error) or time.monotonic() >= until:
+                raise
+        time.sleep(next(pauses, LOOKS_S[-1]))
+
+
+def _of_another_manager(error: ApiException) -> bool:
+    """Whether a conflict is about a field that another manager has set; all else was a race."""
+    try:
+        causes = json.loads(error.body or "")["details"]["causes"]
+        return any(cause["reason"] == "FieldManagerConflict" for cause in causes)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def read(cluster: Cluster, manifest: Mapping[str, Any]) -> Manifest | None:
@@ -171,9 +193,9 @@ def delete(
         uid = there["metadata"]["uid"]
         if uid != asked:  # also one that was made anew since
             _require_ours(there, run_id)
-            _ask_to_delete(cluster, manifest, uid)
-            asked = uid
-            continue
+            if _ask_to_delete(cluster, manifest, uid):
+                asked = uid
+                continue
         limit_s = min(timeout_s, HELD_S) if foreign_finalizers(there) else timeout_s
         if waited_s >= limit_s:
             raise ClusterError(f"{_named(manifest)} is still there after {limit_s:.0f} s: {held_by(there)}")
@@ -201,7 +223,10 @@ def held_by(found: Mapping[str, Any]) -> str:
     return f"its end is not confirmed{where}; is the node alive?"
 
 
-def _ask_to_delete(cluster: Cluster, manifest: Mapping[str, Any], uid: str) -> None:
+def _ask_to_delete(cluster: Cluster, manifest: Mapping[str, Any], uid: str) -> bool:
+    """Whether it was taken. A conflict is no refusal: another has the name now, which the next look sees, or it was a
+    race, and it is asked for again.
+    """
     policy = "Foreground" if manifest["kind"] in OWNERS else "Background"
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy, "preconditions": {"uid": uid}}
     path = _path(cluster, manifest)
@@ -209,8 +234,10 @@ def _ask_to_delete(cluster: Cluster, manifest: Mapping[str, Any], uid: str) -> N
         try:
             patiently(lambda: cluster.call("DELETE", path, options))
         except ApiException as error:
-            if status_of(error) not in (404, 409):  # 409: another has the name now, which the next look sees
+            if status_of(error) not in (404, 409):
                 raise
+            return status_of(error) == 404
+    return True
 
 
 def _require_ours(found: Mapping[str, Any], run_id: str) -> None:

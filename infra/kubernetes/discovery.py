@@ -57,6 +57,7 @@ CONFIG_MAPS = Kind("", "v1", "configmaps", "ConfigMap")
 SERVICES = Kind("", "v1", "services", "Service")
 ROLE_BINDINGS = Kind("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
 NAMESPACES = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
+RAY_CLUSTERS = Kind("ray.io", "v1", "rayclusters", "RayCluster")
 VOLUMES = Kind("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
 
 

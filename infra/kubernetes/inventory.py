@@ -24,7 +24,7 @@ DELETE = "resource.delete"
 
 MADE = (
     *("pods", "configmaps", "secrets", "services", "serviceaccounts", "persistentvolumeclaims"),
-    *("cronjobs.batch", "jobs.batch", "networkpolicies.networking.k8s.io"),
+    *("cronjobs.batch", "jobs.batch", "networkpolicies.networking.k8s.io", "rayclusters.ray.io"),
     *("roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io"),
 )
 """What a run makes: these always have a row in the receipt."""

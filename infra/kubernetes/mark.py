@@ -12,7 +12,7 @@ RUN_LABEL, EXPIRES_LABEL, ROLE_LABEL = "dhctl/run", "dhctl/expires", "dhctl/role
 CLUSTER_LABEL, NODE_LABEL = "dhctl/cluster", "dhctl/node"
 """Only on pods of the Ray cluster: the first is what its NetworkPolicy and the head's service select by."""
 
-HEAD, WORKER, LEASE, PROBE = "head", "worker", "lease", "probe"
+HEAD, WORKER, LEASE, PROBE, RAY_CLUSTER = "head", "worker", "lease", "probe", "ray-cluster"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ run                 owner of all others, and the settings     service          t
 code                dhctl's modules, and lease.py             data             the claim, where one is wanted
 token               secret, filled when it is made            lease            a cron job that ends the run in time
 accounts, roles, bindings of head and lease                   head             the pod; workers are its autoscaler's
+
+With KubeRay a RayCluster takes the place of the head's pod, account and service: all of Ray's pods are the operator's.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from pathlib import Path
 from typing import Self
 
 from dhctl.infra.kubernetes import rights
-from dhctl.infra.kubernetes.mark import CLUSTER_LABEL, HEAD, LEASE, ROLE_LABEL, Mark
+from dhctl.infra.kubernetes.mark import CLUSTER_LABEL, HEAD, LEASE, RAY_CLUSTER, ROLE_LABEL, Mark
 from dhctl.infra.kubernetes.node import lease
 from dhctl.infra.kubernetes.node.settings import PodSettings
 from dhctl.infra.kubernetes.pod_objects import (
+    AUTH_TOKEN_KEY,
     CODE,
     CODE_KEY,
     DATA,
@@ -34,7 +37,8 @@ from dhctl.infra.kubernetes.pod_objects import (
     Manifest,
     PodObjects,
 )
-from dhctl.infra.kubernetes.section import KubernetesSection
+from dhctl.infra.kubernetes.ray_cluster import ray_cluster
+from dhctl.infra.kubernetes.section import KubernetesSection, RayMode
 from dhctl.infra.node.layout import GCS_PORT
 from dhctl.infra.openstack.userdata import code_tar
 from dhctl.infra.record import RunRecord
@@ -92,6 +96,11 @@ class RunObjects:
         return self.section.namespace is None
 
     @property
+    def by_kuberay(self) -> bool:
+        """Whether KubeRay's operator makes Ray's pods."""
+        return self.section.ray is RayMode.KUBERAY
+
+    @property
     def head_account(self) -> str:
         """The head's service account."""
         return self.section.service_account or self.mark.name(HEAD)
@@ -117,9 +126,9 @@ class RunObjects:
         return {**_v1("Namespace"), "metadata": {"name": self.namespace, "labels": labels}}
 
     def run_object(self) -> Manifest:
-        """Owner of all others; what the head needs to know."""
-        settings = json.dumps(self.settings().to_dict(), sort_keys=True)
-        return {**_v1("ConfigMap"), "metadata": self._metadata(self.mark.run_id, RUN), "data": {SETTINGS_KEY: settings}}
+        """Owner of all others; what a head of dhctl's own needs to know."""
+        data = {} if self.by_kuberay else {SETTINGS_KEY: json.dumps(self.settings().to_dict(), sort_keys=True)}
+        return {**_v1("ConfigMap"), "metadata": self._metadata(self.mark.run_id, RUN), "data": data}
 
     def settings(self) -> PodSettings:
         """The head's settings; no secret."""
@@ -142,12 +151,12 @@ class RunObjects:
         )
 
     def owned(self, owner: str, now: float) -> dict[str, Manifest]:
-        """By short names, all that the run object owns but token and head. `now` in epoch seconds."""
+        """By short names, all that the run object owns but token and Ray itself. `now` in epoch seconds."""
         return {
             "lease": self.lease_job(owner, now),
             "code": self.code_object(owner),
             "network-policy": self.network_policy(owner),
-            "service": self.service(owner),
+            **({} if self.by_kuberay else {"service": self.service(owner)}),
             **self.access(owner),
             **({} if self.section.data_volume is None else {"data": self.claim(owner)}),
         }
@@ -159,7 +168,7 @@ class RunObjects:
         return {
             **_v1("ConfigMap"),
             "metadata": self._metadata(self.mark.name(CODE), CODE, owner),
-            "binaryData": {CODE_KEY: base64.b64encode(self.code).decode()},
+            "binaryData": {} if self.by_kuberay else {CODE_KEY: base64.b64encode(self.code).decode()},
             "data": {LEASE_KEY: Path(lease.__file__).read_text()},
         }
 
@@ -171,8 +180,11 @@ class RunObjects:
         """Service accounts of head and lease with their rights; none where the spec names an account."""
         if self.section.service_account:
             return {}
+        wanted = {HEAD: rights.head_rules(self.mark.run_id), LEASE: rights.lease_rules(self.mark.run_id)}
+        if self.by_kuberay:
+            del wanted[HEAD]
         found = {}
-        for part, rules in ((HEAD, rights.head_rules(self.mark.run_id)), (LEASE, rights.lease_rules(self.mark.run_id))):
+        for part, rules in wanted.items():
             name = self.mark.name(part)
             metadata = self._metadata(name, ACCESS, owner)
             found[f"{part}-account"] = {**_v1("ServiceAccount"), "metadata": metadata}
@@ -237,6 +249,13 @@ class RunObjects:
             },
         }
 
+    def ray(self, owner: str) -> Manifest:
+        """What Ray starts from: the RayCluster, or the head's pod."""
+        if not self.by_kuberay:
+            return self.head_pod(owner)
+        metadata = self._metadata(self.mark.run_id, RAY_CLUSTER, owner)
+        return ray_cluster(metadata, self.mark, self.pods, self.section, self.workers)
+
     def head_pod(self, owner: str) -> Manifest:
         """Ray's head and its autoscaler."""
         metadata = self._metadata(self.head_name, HEAD, owner)
@@ -251,9 +270,11 @@ class RunObjects:
         return metadata
 
 
-def with_content(token_object: Manifest, token: str, env: Mapping[str, str]) -> Manifest:
-    """The secret as it is sent: Ray's token, and what jobs find in their environment."""
+def with_content(token_object: Manifest, token: str, env: Mapping[str, str], *, by_kuberay: bool = False) -> Manifest:
+    """The secret as it is sent: Ray's token, and what jobs find in their environment; with KubeRay a key a variable."""
     content = {TOKEN_KEY: token, ENV_KEY: json.dumps(dict(env), sort_keys=True)}
+    if by_kuberay:
+        content = {**env, AUTH_TOKEN_KEY: token}
     # not stringData: of that server-side apply keeps no account
     return {**token_object, "data": {key: base64.b64encode(text.encode()).decode() for key, text in content.items()}}
 

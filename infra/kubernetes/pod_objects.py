@@ -24,6 +24,9 @@ CODE, TOKEN, DATA = "code", "token", "data"
 
 CODE_KEY, LEASE_KEY, SETTINGS_KEY = "code.tar.gz", "lease.py", "settings.json"
 TOKEN_KEY, ENV_KEY = "token", "env.json"
+AUTH_TOKEN_KEY = "auth_token"
+"""Key of Ray's token as KubeRay's operator wants it."""
+
 ETC, DATA_FOLDER = "/etc/dhctl", "/data"
 CODE_FILE, LEASE_FILE = f"{ETC}/code/{CODE_KEY}", f"{ETC}/lease/{LEASE_KEY}"
 HEAD_MODULE = "dhctl.infra.kubernetes.node.head"
@@ -68,16 +71,16 @@ class PodObjects:
         identity = {name: _field(path) for name, path in _IDENTITY.items()}
         own = {RUN_ENV: self._mark.run_id, HOME_ENV: HOME, "HOME": HOME, **WITHOUT_GPUS}
         container = {
-            **self._container(section.head_cpus, section.head_memory),
+            **self.container(section.head_cpus, section.head_memory),
             "command": ["sh", "-c", start],
-            "env": _env({**section.env, **identity, **own}),
+            "env": named_env({**section.env, **identity, **own}),
             "readinessProbe": {
                 "exec": {"command": [section.python, "-IS", "-c", IS_READY, str(NodeFolder(Path(HOME)).agent)]},
                 "periodSeconds": 2,
                 "timeoutSeconds": 5,
             },
         }
-        container["volumeMounts"].append({"name": f"{PREFIX}code", "mountPath": CODE_FOLDER})
+        container["volumeMounts"] += [_MOUNTED_ETC, {"name": f"{PREFIX}code", "mountPath": CODE_FOLDER}]
         code = {"key": CODE_KEY, "path": f"code/{CODE_KEY}", "mode": OPEN_MODE}
         settings = {"key": SETTINGS_KEY, "path": SETTINGS.removeprefix(f"{ETC}/"), "mode": OPEN_MODE}
         etc = self._etc(
@@ -85,7 +88,7 @@ class PodObjects:
             {"configMap": {"name": self._mark.run_id, "items": [settings]}},
         )
         return {
-            **self._base([etc, _empty("code"), *self._volumes(section.head_memory // HEAD_SHM_PART)]),
+            **self.base([etc, _empty("code"), *self.volumes(section.head_memory // HEAD_SHM_PART)]),
             "serviceAccountName": account,
             "automountServiceAccountToken": True,
             "restartPolicy": "Always",
@@ -95,10 +98,11 @@ class PodObjects:
     def worker(self) -> Manifest:
         """`spec` of each worker but for its command and Ray's part of its environment: node/worker_pod.py adds them."""
         size = self._workers
-        container = self._container(str(size.cpus), size.memory, size.gpus)
-        container["env"] = _env({**self._section.env, "HOME": HOME, **({} if size.gpus else WITHOUT_GPUS)})
+        container = self.container(str(size.cpus), size.memory, size.gpus)
+        container["volumeMounts"].append(_MOUNTED_ETC)
+        container["env"] = named_env({**self._section.env, "HOME": HOME, **({} if size.gpus else WITHOUT_GPUS)})
         return {
-            **self._base([self._etc(), *self._volumes(size.memory // WORKER_SHM_PART)]),
+            **self.base([self._etc(), *self.volumes(size.memory // WORKER_SHM_PART)]),
             "automountServiceAccountToken": False,
             "restartPolicy": "Never",
             "containers": [container],
@@ -121,26 +125,25 @@ class PodObjects:
             "volumeMounts": [{"name": f"{PREFIX}lease", "mountPath": f"{ETC}/lease", "readOnly": True}, *mounts],
         }
         return {
-            **self._base([{"name": f"{PREFIX}lease", "configMap": code}, *volumes]),
+            **self.base([{"name": f"{PREFIX}lease", "configMap": code}, *map(self._given, volumes)]),
             "serviceAccountName": account,
             "automountServiceAccountToken": True,
             "restartPolicy": "OnFailure",
             "containers": [container],
         }
 
-    def _container(self, cpus: str, memory_bytes: int, gpus: int = 0) -> Manifest:
-        """What head and workers have in common."""
+    def container(self, cpus: str, memory_bytes: int, gpus: int = 0) -> Manifest:
+        """What head and workers have in common, whoever makes them."""
         folders = {f"{PREFIX}home": HOME, f"{PREFIX}tmp": "/tmp", f"{PREFIX}shm": "/dev/shm"}
         if self._section.data_volume is not None:
             folders[f"{PREFIX}data"] = DATA_FOLDER
         mounts = [{"name": name, "mountPath": path} for name, path in folders.items()]
-        etc = {"name": f"{PREFIX}etc", "mountPath": ETC, "readOnly": True}
         return {
             "name": CONTAINER,
             "image": self._section.image,
             "resources": self._resources(cpus, memory_bytes, gpus),
             "securityContext": CONTAINER_SECURITY,
-            "volumeMounts": [etc, *mounts, *(dict(mount) for mount in self._section.volume_mounts)],
+            "volumeMounts": [*mounts, *(dict(mount) for mount in self._section.volume_mounts)],
         }
 
     def _resources(self, cpus: str, memory_bytes: int, gpus: int = 0) -> Manifest:
@@ -150,7 +153,7 @@ class PodObjects:
         limits = {**same, "cpu": cpus} if self._cpu_limits else same
         return {"requests": {**same, "cpu": cpus}, "limits": limits}
 
-    def _base(self, volumes: list[Manifest]) -> Manifest:
+    def base(self, volumes: list[Manifest]) -> Manifest:
         """What all pods have in common: place, user, image's secrets."""
         section = self._section
         user = {"runAsNonRoot": True, "runAsUser": section.user_id, "fsGroup": section.user_id}
@@ -176,14 +179,25 @@ class PodObjects:
         secret = {"secret": {"name": self._mark.name(TOKEN), "items": items}}
         return {"name": f"{PREFIX}etc", "projected": {"sources": [secret, *sources]}}
 
-    def _volumes(self, shm_bytes: int) -> list[Manifest]:
+    def volumes(self, shm_bytes: int) -> list[Manifest]:
         """Those of head and workers: what may be written to, the claim, the spec's own."""
         shm = {"name": f"{PREFIX}shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(shm_bytes)}}
         claim = {"name": f"{PREFIX}data", "persistentVolumeClaim": {"claimName": self._mark.name(DATA)}}
         wanted = [claim] if self._section.data_volume is not None else []
-        return [_empty("home"), _empty("tmp"), shm, *wanted, *(dict(volume) for volume in self._section.volumes)]
+        return [_empty("home"), _empty("tmp"), shm, *wanted, *map(self._given, self._section.volumes)]
+
+    def _given(self, volume: Mapping[str, Any]) -> Manifest:
+        """A volume of the spec. Claims that Kubernetes makes for it carry the run's mark too."""
+        template = (volume.get("ephemeral") or {}).get("volumeClaimTemplate")
+        if template is None:
+            return dict(volume)
+        metadata = template.get("metadata") or {}
+        labels = {**(metadata.get("labels") or {}), **self._mark.labels(DATA)}
+        marked = {**template, "metadata": {**metadata, "labels": labels}}
+        return {**volume, "ephemeral": {**volume["ephemeral"], "volumeClaimTemplate": marked}}
 
 
+_MOUNTED_ETC = {"name": f"{PREFIX}etc", "mountPath": ETC, "readOnly": True}
 _IDENTITY = {"POD_IP": "status.podIP", "POD_NAME": "metadata.name", "NAMESPACE": "metadata.namespace"}
 
 
@@ -191,7 +205,7 @@ def _field(path: str) -> Manifest:
     return {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}
 
 
-def _env(env: Mapping[str, str | Manifest]) -> list[Manifest]:
+def named_env(env: Mapping[str, str | Manifest]) -> list[Manifest]:
     """Server-side apply refuses a name that comes twice: a mapping has none."""
     return [{"name": k, "value": v} if isinstance(v, str) else {"name": k, "valueFrom": v} for k, v in env.items()]
 

@@ -19,6 +19,9 @@ from dhctl.infra.kubernetes.pod_objects import Manifest
 from dhctl.infra.kubernetes.troubles import of_pod
 from dhctl.infra.node.layout import CLIENT_PORT, DASHBOARD_PORT, GCS_PORT
 
+NOTE = "probe.network"
+"""Act of the ledger: what the probe found, with the `host` of the cluster."""
+
 DOORS = (GCS_PORT, DASHBOARD_PORT, CLIENT_PORT)
 DEADLINE_S = 120.0
 """How long the pod may take, its image's way to the node included."""

@@ -44,9 +44,15 @@ def judge(cluster: Cluster, found: Mapping[str, Any]) -> Look:
     return rule(cluster, found) if rule else READY
 
 
+def address_of(found: Mapping[str, Any]) -> str:
+    """IP of a pod, or of a RayCluster's head; "" while a node has not taken it, and of all other kinds."""
+    status = found.get("status") or {}
+    return str(status.get("podIP") or (status.get("head") or {}).get("podIP") or "")
+
+
 def has_address(cluster: Cluster, found: Mapping[str, Any]) -> Look:
-    """A pod that a node has taken."""
-    return READY if found.get("status", {}).get("podIP") else pod(cluster, found)
+    """A pod, or a RayCluster's head, that a node has taken."""
+    return READY if address_of(found) else judge(cluster, found)
 
 
 def pod(cluster: Cluster, found: Mapping[str, Any]) -> Look:
@@ -117,7 +123,10 @@ def _claim(cluster: Cluster, found: Mapping[str, Any]) -> Look:
         return Look(failed=True, told="its volume is lost", next_step="make the run anew")
     if _waits_for_pods(cluster, found):
         return READY
-    return Look(told=event(cluster, found) or "no volume is bound to it", next_step="set kubernetes.storage_class")
+    modes = (found.get("spec") or {}).get("accessModes") or ()
+    able = " to one whose volumes several nodes can write to (ReadWriteMany)" if "ReadWriteMany" in modes else ""
+    told = event(cluster, found) or "no volume is bound to it"
+    return Look(told=told, next_step=f"set kubernetes.storage_class{able}")
 
 
 def _waits_for_pods(cluster: Cluster, found: Mapping[str, Any]) -> bool:
@@ -146,9 +155,27 @@ def _namespace(_: Cluster, found: Mapping[str, Any]) -> Look:
     return READY if phase == "Active" else Look(failed=True, told=f"it is {phase.lower()}")
 
 
+def _ray_cluster(cluster: Cluster, found: Mapping[str, Any]) -> Look:
+    """By the conditions of KubeRay's operator; without any it does not look at this namespace, or does not run."""
+    status = found.get("status") or {}
+    if condition(found, "HeadPodReady").get("status") == "True":
+        return READY
+    if status.get("state") == "failed":
+        return Look(failed=True, told=str(status.get("reason") or "KubeRay gives no reason"))
+    if not status:
+        told = event(cluster, found) or "KubeRay's operator has not taken it"
+        return Look(
+            told=told, next_step="does the operator run, and watch this namespace? Else set kubernetes.ray: pods"
+        )
+    waits = [row for row in status.get("conditions") or () if row.get("status") == "False" and row.get("message")]
+    words = [f"{row['type']}: {row['message']}" for row in waits if row["type"] in ("HeadPodReady", "ReplicaFailure")]
+    return Look(told="; ".join(words) or event(cluster, found) or "its head is not ready")
+
+
 _RULES: Mapping[str, Callable[[Cluster, Mapping[str, Any]], Look]] = {
     "Pod": pod,
     "PersistentVolumeClaim": _claim,
     "Job": _job,
     "Namespace": _namespace,
+    "RayCluster": _ray_cluster,
 }

@@ -51,7 +51,7 @@ def release_workers(cluster: Cluster, namespace: str, record: RunRecord, report:
 
 
 def head_of(cluster: Cluster, namespace: str, record: RunRecord) -> PodEndpoint:
-    """The head's pod."""
+    """The head's pod, where dhctl makes it."""
     return PodEndpoint(cluster, namespace, Mark(record.run_id).name(HEAD), record.spec.kubernetes.python)
 
 

@@ -44,6 +44,9 @@ ACCOUNT_RIGHTS = (
 )
 """Needed unless the spec names a service account."""
 
+KUBERAY_RIGHTS = (Right("ray.io", "rayclusters", _ALL, "KubeRay makes Ray's pods from a RayCluster"),)
+"""Needed where KubeRay makes the pods."""
+
 VOLUME_RIGHTS = (Right("", "persistentvolumeclaims", _ALL, "the data volume is a claim"),)
 """Needed with a data volume."""
 
@@ -69,5 +72,5 @@ def lease_rules(run_id: str) -> tuple[dict[str, Any], ...]:
 
 def tenant_rules() -> Iterator[dict[str, Any]]:
     """The rules of a Role with which a tenant can do all of it."""
-    for right in (*RIGHTS, *ACCOUNT_RIGHTS, *VOLUME_RIGHTS):
+    for right in (*RIGHTS, *ACCOUNT_RIGHTS, *VOLUME_RIGHTS, *KUBERAY_RIGHTS):
         yield {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -14,6 +15,17 @@ _DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _QUANTITY = re.compile(r"\d+(\.\d+)?m?")
 
 
+class RayMode(StrEnum):
+    """Who makes Ray's pods."""
+
+    AUTO = "auto"
+    """KubeRay's operator where the cluster serves ray.io/v1 and you may make a RayCluster, else dhctl."""
+    PODS = "pods"
+    """dhctl: a head's pod, whose autoscaler makes the workers'."""
+    KUBERAY = "kuberay"
+    """KubeRay's operator, from a RayCluster."""
+
+
 class KubernetesSection(Frozen):
     """Only for target kubernetes. Who you are comes from KUBECONFIG, as for kubectl."""
 
@@ -21,6 +33,8 @@ class KubernetesSection(Frozen):
     """Context of the kubeconfig; by default its current one."""
     namespace: str | None = Field(default=None, pattern=_DNS_LABEL)
     """An existing namespace, which is never deleted; by default one is made for the run and deleted with it."""
+    ray: RayMode = RayMode.AUTO
+    """Who makes Ray's pods: `pods` dhctl itself, `kuberay` KubeRay's operator; `auto` takes KubeRay where you may."""
     image: str | None = Field(default=None, min_length=1)
     """Container image with Ray of dhctl's version and the package kubernetes (docs/kubernetes.md, "Image")."""
     image_pull_secrets: tuple[str, ...] = ()
@@ -29,8 +43,8 @@ class KubernetesSection(Frozen):
     """Interpreter in the image that has Ray and the package kubernetes."""
     head_cpus: str = "1"
     """CPU that the head's pod asks for, as Kubernetes writes it: 1 or 500m."""
-    head_memory: Size = Field(default=2 * 2**30, ge=2**29, json_schema_extra={"default": "2GiB"})
-    """Memory that the head's pod asks for and may use at most."""
+    head_memory: Size = Field(default=4 * 2**30, ge=2**29, json_schema_extra={"default": "4GiB"})
+    """Memory that the head's pod asks for and may use at most; drivers of jobs run in it."""
     gpu_resource: str = "nvidia.com/gpu"
     """Name of the extended resource that a GPU is at this site."""
     user_id: int = Field(default=1000, ge=1, le=2**31 - 1)

@@ -13,6 +13,7 @@ from typing import Any
 
 from dhctl.infra.errors import RefusedError
 from dhctl.infra.events import Event, Report, ResourceChanged
+from dhctl.infra.kubernetes.apply import held_by
 from dhctl.infra.kubernetes.client import Cluster, ClusterApiError, patiently, reason_of, status_of
 from dhctl.infra.kubernetes.discovery import CONFIG_MAPS, NAMESPACES, PODS, SERVICES, VOLUMES, discover
 from dhctl.infra.kubernetes.inventory import DELETE, RAISED, Found, Owned, find, items_of, listing_of, owned
@@ -258,7 +259,17 @@ class Sweep:
         """What was refused is told already."""
         for one in left:
             if one.id not in self._refused and one.of != NAMESPACES:
-                self._fail(one, one.held or f"still there {DEADLINE_S:.0f} s after the sweep began")
+                told = one.held or f"still there {DEADLINE_S:.0f} s after the sweep began"
+                self._fail(one, "; ".join(filter(None, (told, self._node_of(one)))))
+
+    def _node_of(self, one: Owned) -> str:
+        """Of a pod whose end nobody confirms: its node, which may be dead."""
+        if one.of != PODS or not one.deleting or one.stuck:
+            return ""
+        try:
+            return held_by(read_json(self._cluster, PODS.path(one.namespace, one.name)))
+        except RAISED:
+            return ""  # the rest is told in any case
 
     def _report(self, event: Event) -> None:
         """Deletions are asked for by several threads; whoever listens need not know."""

@@ -20,6 +20,9 @@ from dhctl.infra.units import format_size
 
 EVENTS = f"{HOME}/log/events.jsonl"
 TELLING = ("refused", "failed", "trouble")
+RELEASED = "released"
+"""Reason of a worker's leave that Ray asked for; all others are told."""
+
 READ_S = 20.0
 NEWEST = 3
 LAST_LINES = 5
@@ -72,6 +75,8 @@ def of_pod(cluster: Cluster, pod: dict[str, Any]) -> Iterator[str]:
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             yield f"pod {name} has no node: {_words(condition)}"
+        if condition.get("type") == "DisruptionTarget" and pod["metadata"].get("deletionTimestamp"):
+            yield f"pod {name} is taken away: {_words(condition)} ({condition.get('reason')})"
     if status.get("reason") == "Evicted":
         yield f"pod {name} was evicted: {_words(status)}"
     elif status.get("phase") == "Failed" and status.get("reason"):
@@ -141,5 +146,8 @@ def _sentence(line: str) -> str:
         event = json.loads(line)
     except ValueError:
         return ""
-    told = isinstance(event, dict) and event.get("kind") in TELLING
-    return str(event.get("reason", "")) if told else ""
+    if not isinstance(event, dict):
+        return ""
+    if event.get("kind") == "left" and event.get("reason") != RELEASED:
+        return f"worker {event.get('node')} is gone: {event.get('reason')}"
+    return str(event.get("reason", "")) if event.get("kind") in TELLING else ""

@@ -36,11 +36,18 @@ class RayHead:
     """States: starting, ready, failed. The file agent.json tells which, with the id of the head for Ray.
 
     `provider` names the class that makes workers (`module`, dotted) and what it needs beside the node's folder and
-    the head's id and address.
+    the head's id and address; `pace` is the autoscaler's environment beside it, where Ray's own pace is not the site's.
     """
 
-    def __init__(self, site: NodeSite, provider: Mapping[str, Any], grace_s: float = RAY_GRACE_S) -> None:
+    def __init__(
+        self,
+        site: NodeSite,
+        provider: Mapping[str, Any],
+        grace_s: float = RAY_GRACE_S,
+        pace: Mapping[str, str] | None = None,
+    ) -> None:
         self._site, self._provider, self._grace_s = site, dict(provider), grace_s
+        self._pace = dict(pace or {})
         self._head_id = ""
         self._ray: subprocess.Popen[bytes] | None = None
         self._monitor: Watched | None = None
@@ -124,7 +131,7 @@ class RayHead:
         command += ["--gcs-address", f"{site.address}:{GCS_PORT}", "--logs-dir", str(session / "logs")]
         command += ["--autoscaling-config", str(site.folder.autoscaling)]
         env = {**site.ray_env(self._head_id, ray_config.HEAD_KIND), "PYTHONPATH": site.python_path}
-        env |= {"RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S": str(ALLOCATE_S)}
+        env |= {"RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S": str(ALLOCATE_S), **self._pace}
         self._monitor = Watched(command, env, site.log("autoscaler"))
         self._monitor.keep()
 

@@ -16,7 +16,7 @@ from dhctl.stacks.kubernetes.resources import KubernetesObject, Place, TokenSecr
 
 
 def declare(objects: RunObjects, record: RunRecord) -> dict[str, Any]:
-    """Namespace, run object, all that it owns, the head last; outputs `namespace`, `head_pod` and `address`.
+    """Namespace, run object, all that it owns, the head last; outputs `namespace` and `address`, the head's.
 
     The lease is made before what it ends, and so goes after all of that.
     """
@@ -40,8 +40,8 @@ def declare(objects: RunObjects, record: RunRecord) -> dict[str, Any]:
     lease = KubernetesObject(LEASE, place, owned(LEASE), _after(make(first, [run])))
     made = make([part for part in parts if part not in first], [lease])
     made.append(TokenSecret("token", place, run.uid.apply(objects.token_object), _after([lease])))
-    head = KubernetesObject("head", place, run.uid.apply(objects.head_pod), _after(made))
-    return {"namespace": objects.namespace, "head_pod": head.name, "address": head.address}
+    head = KubernetesObject("head", place, run.uid.apply(objects.ray), _after(made))
+    return {"namespace": objects.namespace, "address": head.address}
 
 
 def _after(resources: Sequence[pulumi.Resource]) -> pulumi.ResourceOptions:

@@ -21,8 +21,8 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, Resou
 from dhctl.infra.kubernetes import apply
 from dhctl.infra.kubernetes.client import Cluster, ClusterApiError, connect
 from dhctl.infra.kubernetes.objects import with_content
-from dhctl.infra.kubernetes.readiness import has_address
-from dhctl.infra.kubernetes.section import KubernetesSection
+from dhctl.infra.kubernetes.readiness import address_of, has_address
+from dhctl.infra.kubernetes.section import KubernetesSection, RayMode
 from dhctl.infra.ledger import Ledger
 from dhctl.infra.record import RunRecord
 from dhctl.infra.run_secrets import RunSecrets, store_environment
@@ -36,6 +36,9 @@ ADDRESS_S = 600.0
 CREATE, DELETE = "resource.create", "resource.delete"
 NEVER_CHANGED = {"Pod"}
 """Kinds that are made anew instead."""
+
+OF_RAY = {"Pod", "RayCluster"}
+"""Kinds whose own readiness dhctl waits for outside the stack, where it can tell what happens."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class ObjectProvider(ResourceProvider):
     """One object of the cluster."""
 
     def create(self, props: Props) -> CreateResult:
-        """Applies it, and waits until it is ready; a pod, until a node has taken it."""
+        """Applies it, and waits until it is ready; the head, until a node has taken it."""
         manifest = json.loads(props["manifest"])
         with Ledger(Path(props["ledger"])).act(CREATE, **_told(manifest)) as outcome:
             found = self._applied(props, manifest)
@@ -114,7 +117,7 @@ class ObjectProvider(ResourceProvider):
     def _applied(self, props: Props, manifest: Manifest) -> Manifest:
         cluster = _cluster(props["section"])
         found = apply.apply(cluster, self._content(props, manifest))
-        if manifest["kind"] == "Pod":
+        if manifest["kind"] in OF_RAY:
             return apply.wait_ready(cluster, found, ADDRESS_S, judged=has_address)
         return apply.wait_ready(cluster, found)
 
@@ -128,11 +131,12 @@ class TokenProvider(ObjectProvider):
 
     def _content(self, props: Props, manifest: Manifest) -> Manifest:
         token = RunSecrets(Path(props["secrets"])).token_file.read_text().strip()
-        return with_content(manifest, token, store_environment())
+        section = KubernetesSection.model_validate_json(props["section"])
+        return with_content(manifest, token, store_environment(), by_kuberay=section.ray is RayMode.KUBERAY)
 
 
 class KubernetesObject(Resource, module="dhctl", name="KubernetesObject"):
-    """An object. `address` is a pod's IP, else empty."""
+    """An object. `address` is the IP of the head, else empty."""
 
     uid: pulumi.Output[str]
     name: pulumi.Output[str]
@@ -187,5 +191,4 @@ def _id_of(found: Manifest) -> str:
 def _outputs(found: Manifest) -> Props:
     """Not what the answer holds else: of a secret that would be its content."""
     metadata = found["metadata"]
-    address = (found.get("status") or {}).get("podIP") or ""
-    return {"uid": metadata["uid"], "name": metadata["name"], "address": address, "drifted": False}
+    return {"uid": metadata["uid"], "name": metadata["name"], "address": address_of(found), "drifted": False}

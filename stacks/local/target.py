@@ -76,6 +76,10 @@ class LocalTarget:
         settings = settings_of(record)
         return lambda: declare(settings)
 
+    def settle(self, spec: RunSpec) -> RunSpec:
+        """Nothing is left open."""
+        return spec
+
     def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
         """All or nothing: what the machine lacks was said by `admit`."""
         return spec, ""

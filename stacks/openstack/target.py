@@ -61,6 +61,10 @@ class OpenStackTarget:
             public_key = HeadSecrets.of(record).make_key()
         return declare(found, public_key, ACCESS_RULES, bring_up.user_data_of(record, found.choices))
 
+    def settle(self, spec: RunSpec) -> RunSpec:
+        """Nothing is left open."""
+        return spec
+
     def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
         """As the quota says now."""
         return admission.shrink(spec, cloud_of(spec.openstack))

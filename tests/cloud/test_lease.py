@@ -51,7 +51,7 @@ def test_a_worker_ends_the_run_when_client_and_head_are_gone_and_reap_the_rest(
         before = leftovers(cloud)
         dry = dhctl("reap", "--dry-run", "--json")
         assert dry.returncode == 0, dry.stdout + dry.stderr
-        shown = {run["run"] for run in json.loads(dry.stdout)}
+        shown = {run["run"] for run in json.loads(dry.stdout)["runs"]}
         assert record.run_id in shown
         assert living.run_id not in shown
         assert leftovers(cloud) == before

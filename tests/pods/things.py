@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from kubernetes import client
 
+from dhctl.infra.kubernetes.troubles import EVENTS
+from dhctl.infra.record import RunRecord
 from testbeds.kubernetes.layout import IMAGE
+from testbeds.kubernetes.pods import execute
+from testbeds.kubernetes.project import PYTHON
 
 RESTRICTED = {
     "runAsNonRoot": True,
@@ -13,6 +20,32 @@ RESTRICTED = {
     "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+
+STAYS = [
+    {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute"}
+    for state in ("unreachable", "not-ready")
+]
+"""The cluster itself takes the pod off no node that a test takes away."""
+
+EATS = "open('/proc/1/oom_score_adj', 'w').write('1000'); eaten = [b'x' * 2**24 for _ in range(2**12)]"
+"""Python that needs more memory than the pod has; the kernel's choice is the container's first process."""
+
+
+def journal(admin: client.ApiClient, record: RunRecord, namespace: str) -> list[dict[str, Any]]:
+    """What the head wrote down of its workers."""
+    told = execute(admin, namespace, f"{record.run_id}-head", ["cat", EVENTS])
+    return [json.loads(line) for line in told.splitlines()]
+
+
+def eat_memory(admin: client.ApiClient, namespace: str, pod: str) -> None:
+    """Until the pod is killed for it."""
+    execute(admin, namespace, pod, [PYTHON, "-c", EATS], limit_s=20)
+
+
+def evict(admin: client.ApiClient, namespace: str, pod: str) -> None:
+    """As `kubectl drain --grace-period=8` does."""
+    body = {"metadata": {"name": pod, "namespace": namespace}, "deleteOptions": {"gracePeriodSeconds": 8}}
+    client.CoreV1Api(admin).create_namespaced_pod_eviction(pod, namespace, body)
 
 
 class Foreign:
@@ -23,7 +56,7 @@ class Foreign:
         container = {"name": "main", "image": IMAGE, "command": ["sleep", "infinity"], "securityContext": RESTRICTED}
         pod = {
             "metadata": {"name": "others", "labels": {"app": "web", "dhctl/role": "worker"}},
-            "spec": {"containers": [container], "terminationGracePeriodSeconds": 0},
+            "spec": {"containers": [container], "terminationGracePeriodSeconds": 0, "tolerations": STAYS},
         }
         core.create_namespaced_pod(namespace, pod)
         core.create_namespaced_secret(namespace, {"metadata": {"name": "others"}, "stringData": {"key": "theirs"}})

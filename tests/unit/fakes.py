@@ -82,6 +82,9 @@ class FakeTarget:
     def program(self, record: RunRecord) -> Program:
         return dict
 
+    def settle(self, spec: RunSpec) -> RunSpec:
+        return spec
+
     def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
         return spec, ""
 

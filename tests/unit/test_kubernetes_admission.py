@@ -41,7 +41,7 @@ def cluster(server: HttpKubernetes) -> Cluster:
 def spec(workers: Thing | None = None, job: Thing | None = None, **changes: Any) -> RunSpec:
     """One that fits the cluster above; `changes` are of the section, but for output and data."""
     top = {key: changes.pop(key) for key in ("output", "data") if key in changes}
-    section = {"image": "registry.org/ray:2.60.0", "namespace": "lab", **changes}
+    section = {"image": "registry.org/ray:2.60.0", "namespace": "lab", "head_memory": "2GiB", **changes}
     wanted = {"workers": workers or {"max": 2}, "output": "s3://bucket/out", **top}
     return make_spec(target="kubernetes", kubernetes=section, job={**OWN_JOB, **(job or {})}, **wanted)
 

@@ -138,6 +138,20 @@ def test_a_server_in_trouble_is_asked_again(trouble: list[int], server: HttpKube
     assert made["data"] == {"a": "1"}
 
 
+def test_a_write_that_lost_a_race_is_repeated(server: HttpKubernetes, cluster: Cluster) -> None:
+    server.broken["PATCH"] = [409, 409, 200]
+    assert apply(cluster, thing(data={"a": "1"}))["data"] == {"a": "1"}
+
+
+def test_races_are_lost_for_a_while_only(
+    server: HttpKubernetes, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(applying, "RACED_S", 0.05)
+    server.broken["PATCH"] = [409]
+    with pytest.raises(ConflictError, match="out of order"):
+        apply(cluster, thing())
+
+
 def test_a_refusal_is_not_repeated(server: HttpKubernetes, cluster: Cluster) -> None:
     server.forbidden.add(("patch", "configmaps"))
     with pytest.raises(ClusterApiError, match=r'cannot apply ConfigMap one: configmaps "one" is forbidden.*docs/kube'):
@@ -266,6 +280,15 @@ def storage_class(server: HttpKubernetes, mode: str) -> None:
     server.add({**body, "volumeBindingMode": mode})
 
 
+def test_a_claim_for_several_nodes_says_what_its_class_must_be_able_to(
+    server: HttpKubernetes, cluster: Cluster
+) -> None:
+    apply(cluster, claim(storageClassName="fast", accessModes=["ReadWriteMany"]))
+    storage_class(server, "Immediate")
+    with pytest.raises(ClusterError, match=r"set kubernetes.storage_class to one .* \(ReadWriteMany\)"):
+        wait_ready(cluster, claim(), timeout_s=0.05)
+
+
 def test_a_claim_is_bound_or_waits_for_its_first_pod(server: HttpKubernetes, cluster: Cluster) -> None:
     apply(cluster, claim(storageClassName="fast"))
     storage_class(server, "Immediate")
@@ -325,6 +348,13 @@ def test_a_lost_answer_to_a_deletion_is_no_error(server: HttpKubernetes, cluster
     apply(cluster, thing())
     server.broken["DELETE"] = [LOST, 200]
     delete(cluster, thing(), RUN)
+    assert server.names("configmaps") == []
+
+
+def test_a_deletion_that_lost_a_race_is_asked_for_again(server: HttpKubernetes, cluster: Cluster) -> None:
+    apply(cluster, thing())
+    server.broken["DELETE"] = [409, 409, 200]
+    delete(cluster, thing(), RUN, timeout_s=5)
     assert server.names("configmaps") == []
 
 

@@ -72,6 +72,15 @@ def test_why_a_pod_ended(status: dict[str, Any], reason: str) -> None:
     assert pod_of(body(status)).reason == reason
 
 
+def test_why_a_pod_is_taken_away() -> None:
+    told = {"reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
+    status = {"phase": "Running", "conditions": [{"type": "DisruptionTarget", "status": "True", **told}]}
+    going = pod_of(body(status, deletionTimestamp="2026-11-24T17:01:00Z"))
+    assert going.taken == "EvictionByEvictionAPI: Eviction API: evicting"
+    assert pod_of(body(status)).taken == "", "it stays"
+    assert pod_of(body({"phase": "Running"}, deletionTimestamp="2026-11-24T17:01:00Z")).taken == "", "nobody says why"
+
+
 @pytest.mark.parametrize("reason", ["ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError"])
 def test_why_a_container_cannot_start(reason: str) -> None:
     assert pod_of(body(state(waiting={"reason": reason, "message": "not found"}))).waiting == f"{reason}: not found"

@@ -278,7 +278,7 @@ def test_the_pause_doubles_until_a_worker_has_run_for_a_while(
     pauses = []
     pods.refuse = PodApiError(403, 'pods "x" is forbidden: exceeded quota: lab, requested: pods=1, used: pods=9')
     for _ in range(8):
-        with pytest.raises(NodeLaunchException, match=r"quota takes no more worker.*exceeded quota: lab"):
+        with pytest.raises(NodeLaunchException, match="quota takes no more worker: exceeded quota: lab"):
             add(provider)
         pauses.append(newest(folder, "failed")["again_in_s"])
         clock.now += back_off.LONGEST_S + 1
@@ -367,6 +367,18 @@ def test_one_that_is_being_deleted_is_no_node(provider: PodNodeProvider, pods: F
     assert provider.non_terminated_nodes(WORKERS) == []
     assert pods.deleted == []
     add(provider, 2)  # and takes no room
+
+
+def test_one_that_is_evicted_is_named_once(provider: PodNodeProvider, pods: FakePods, folder: NodeFolder) -> None:
+    add(provider)
+    node = only_worker(provider)
+    pods.change(node, deletion=True, taken="EvictionByEvictionAPI: Eviction API: evicting")
+    for _ in range(2):
+        assert provider.non_terminated_nodes(WORKERS) == []
+    told = f"worker {node} was taken away: EvictionByEvictionAPI: Eviction API: evicting"
+    assert newest(folder, "failed")["reason"] == told
+    assert count(folder, "failed") == 1
+    add(provider)  # and nothing waits
 
 
 def test_one_that_others_deleted_is_told(

@@ -30,7 +30,7 @@ Thing = dict[str, Any]
 
 
 def objects(workers: Thing | None = None, cpu_limits: bool = False, **section: Any) -> RunObjects:
-    wanted = KubernetesSection.model_validate({"image": "registry.org/ray:2.60.0", **section})
+    wanted = KubernetesSection.model_validate({"image": "registry.org/ray:2.60.0", "head_memory": "2GiB", **section})
     size = Workers.model_validate(workers or {"max": 3, "memory": "4GiB", "cpus": 2})
     return RunObjects(Mark(RUN, EXPIRES), "trial", wanted, size, cpu_limits, b"code")
 

@@ -208,7 +208,7 @@ def test_the_program_declares_all_that_the_run_has(namespace: str | None, home: 
         return pulumi.Output.all(**declare(made, run)).apply(outputs.update)
 
     declared()
-    assert outputs == {"namespace": made.namespace, "head_pod": f"{run.run_id}-head", "address": "10.0.0.1"}
+    assert outputs == {"namespace": made.namespace, "address": "10.0.0.1"}
     assert set(mocks.made) == {*made.owned("", 0), "run", "token", "head", *([] if namespace else ["namespace"])}
     order = list(mocks.made)
     before_the_lease = {"namespace", "run", "code", "lease-account", "lease-role", "lease-binding"} & set(order)

@@ -202,6 +202,23 @@ def test_a_stuck_finalizer_is_named_and_keeps_nothing_else(
     assert "foregroundDeletion" in told[RUN]
 
 
+def test_a_pod_whose_end_nobody_confirms_is_told_with_its_node(
+    there: HttpKubernetes, sweeping: Sweeping, record: RunRecord
+) -> None:
+    fill(there)
+    worker = MARK.name("w-1")
+    there.patch("pods", worker, {"spec": {"nodeName": "n1"}})
+    there.lingering.add(worker)
+    assert len(sweeping()) == 1
+    assert "its end is not confirmed on node n1; is the node alive?" in refusals(record)[worker]
+
+
+def test_deletions_that_lose_races_are_asked_for_again(there: HttpKubernetes, sweeping: Sweeping) -> None:
+    fill(there)
+    there.broken["DELETE"] = [409, 409, 409, 200]
+    assert sweeping() == set()
+
+
 def test_trouble_with_one_kind_does_not_keep_the_others(there: HttpKubernetes, sweeping: Sweeping) -> None:
     fill(there)
     there.broken["GET /api/v1/namespaces/lab/limitranges"] = [500]

@@ -11,7 +11,7 @@ import pytest
 
 from dhctl.infra.kubernetes import inventory, troubles
 from dhctl.infra.kubernetes.client import Cluster, connect
-from dhctl.infra.kubernetes.mark import HEAD, Mark
+from dhctl.infra.kubernetes.mark import HEAD, WORKER, Mark
 from dhctl.infra.kubernetes.section import KubernetesSection
 from unit.ws_kubernetes import WsKubernetes
 
@@ -119,6 +119,28 @@ def test_an_api_that_does_not_answer_explains_nothing(there: WsKubernetes, clust
     there.pod_pends(add(there, HEAD), NO_ROOM)
     there.broken["GET /api/v1/namespaces/lab"] = [503]
     assert troubles.of_run(cluster, "lab", RUN) == []
+
+
+def test_one_that_others_take_away_is_told(there: WsKubernetes, cluster: Cluster) -> None:
+    name = add(there, WORKER)
+    told_why = {"reason": "DeletionByTaintManager", "message": "Taint manager: deleting due to NoExecute taint"}
+    condition = {"type": "DisruptionTarget", "status": "True", **told_why}
+    there.patch("pods", name, {"status": {"conditions": [condition]}})
+    assert told(cluster) == []
+    there.lingering.add(name)
+    cluster.call("DELETE", f"/api/v1/namespaces/lab/pods/{name}", {})
+    why = "Taint manager: deleting due to NoExecute taint (DeletionByTaintManager)"
+    assert told(cluster) == [f"pod {name} is taken away: {why}"]
+
+
+def test_workers_that_left_unasked_are_told(there: WsKubernetes, cluster: Cluster) -> None:
+    add(there, HEAD)
+    events = [
+        {"kind": "left", "node": "w-1", "reason": "the cluster does not have it any more"},
+        {"kind": "left", "node": "w-2", "reason": "released"},
+    ]
+    there.commands = lambda words: (0, "\n".join(map(json.dumps, events)).encode(), b"")
+    assert troubles.of_run(cluster, "lab", RUN) == ["worker w-1 is gone: the cluster does not have it any more"]
 
 
 def test_the_heads_events_are_told_each_once(there: WsKubernetes, cluster: Cluster) -> None:

@@ -40,7 +40,14 @@ class PodFleet(Fleet[Pod]):
         there = {pod.name for pod in pods}
         self._stuck = {name: stuck for name, stuck in self._stuck.items() if name in there}
         self._promised &= there
+        for pod in pods:
+            self._tell_taken(pod)
         return pods
+
+    def _tell_taken(self, worker: Pod) -> None:
+        """One that others take away is named while it can be: when it is gone nobody knows why."""
+        if worker.taken:
+            self.tell_once("failed", worker.name, f"worker {worker.name} was taken away: {worker.taken}")
 
     def _ask_deletion(self, worker: Pod) -> None:
         self._api.delete(worker)

@@ -30,6 +30,10 @@ CODE_ENV = "DHCTL_NODE_CODE"
 GRACE_S = 1.5
 """For Ray's head to end by itself: with the autoscaler's end before, all is over within 5 s."""
 
+PACE = {"AUTOSCALER_MAX_CONCURRENT_LAUNCHES": "200", "AUTOSCALER_MAX_LAUNCH_BATCH": "25"}
+"""Workers asked for in one round, and by each of its threads: a pod takes the API milliseconds, and Ray's own 10 of 5
+are meant for machines, which take a cloud seconds."""
+
 
 @dataclass(frozen=True)
 class PodSite(NodeSite):
@@ -98,7 +102,7 @@ def main() -> int:
     if reason:
         write_json(site.folder.agent, {"state": "failed", "reason": f"{reason}; this is a fault of dhctl"}, 0o644)
         return 1
-    Agent([RayHead(site, {"module": PROVIDER}, GRACE_S)]).run()
+    Agent([RayHead(site, {"module": PROVIDER}, GRACE_S, PACE)]).run()
     return 0
 
 

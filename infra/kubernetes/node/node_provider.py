@@ -45,7 +45,8 @@ class PodNodeProvider(WorkerProvider[Pod]):
         except PodApiError as error:
             ledger.note("node.start", "failed", node=node_id, reason=str(error))
             if error.over_quota:
-                raise self._refused("QuotaExceeded", f"the namespace's quota takes no more worker: {error}") from error
+                reason = f"the namespace's quota takes no more worker: {error.without_name}"
+                raise self._refused("QuotaExceeded", reason) from error
             if error.status == 403:
                 reason = f"the cluster forbids workers, as it does when a run ends or its rights are gone: {error}"
                 raise self._refused("Forbidden", reason) from error

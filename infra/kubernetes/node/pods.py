@@ -38,6 +38,11 @@ class PodApiError(WorkerApiError):
         """Whether a ResourceQuota refuses; its plug-in says it in words alone."""
         return self.status == 403 and "exceeded quota" in str(self)
 
+    @property
+    def without_name(self) -> str:
+        """The words behind the pod's name, which is a new one at each try: one refusal is one sentence."""
+        return str(self).rpartition(" is forbidden: ")[2]
+
 
 @dataclass(frozen=True)
 class Pod:
@@ -58,6 +63,8 @@ class Pod:
     """Why a container cannot start, such as ErrImagePull, with the message."""
     unschedulable: str = ""
     """The scheduler's own words while it finds no node."""
+    taken: str = ""
+    """Why somebody takes it away while its deletion is under way: evicted, preempted, its node is lost."""
     started_at: float = 0.0
     """When its container started; 0 before."""
     ended_at: float = 0.0
@@ -198,6 +205,7 @@ def pod_of(body: Mapping[str, Any]) -> Pod:
         reason=_ended(status, ends),
         waiting=next(filter(None, (_waiting(state.get("waiting") or {}) for state in states)), ""),
         unschedulable=_unschedulable(status.get("conditions") or ()),
+        taken=_taken(status.get("conditions") or ()) if metadata.get("deletionTimestamp") else "",
         started_at=max(begins, default=0.0),
         ended_at=max((_epoch(end.get("finishedAt")) for end in ends), default=0.0),
         launch=str((metadata.get("annotations") or {}).get(LAUNCH_NOTE, "")),
@@ -225,6 +233,13 @@ def _unschedulable(conditions: Iterable[Mapping[str, Any]]) -> str:
     for condition in conditions:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return " ".join(str(condition.get("message") or condition.get("reason") or "no reason given").split())
+    return ""
+
+
+def _taken(conditions: Iterable[Mapping[str, Any]]) -> str:
+    for condition in conditions:
+        if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
+            return _sentence({**condition, "reason": condition.get("reason") or "DisruptionTarget"})
     return ""
 
 

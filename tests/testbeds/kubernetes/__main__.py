@@ -4,6 +4,8 @@ install  the Debian packages, the programs and the image, as root, once a machin
 up       starts it, as root, with an empty cluster; as it is when it runs already
 down     stops it
 start    one of its services by name, which was killed
+operate  starts KubeRay's operator beside it, which DHCTL_TEST_KUBERAY_OPERATOR and _CRDS name
+simulate starts kwok beside it, which plays the kubelets of simulated nodes; builds it first, once a machine
 status   which services run; exit 1 when it is not up
 left     what in the cluster carries a run's mark; exit 1 when there is something
 remains  what a testbed that is down has left on this machine; exit 1 when there is something
@@ -29,7 +31,7 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> int:  # noqa: C901 - a table of verbs
     """One verb; its exit code."""
     testbed = Testbed(Layout.of_environment(), say)
     try:
@@ -42,6 +44,10 @@ def main(arguments: list[str]) -> int:
                 testbed.down()
             case ["start", name]:
                 testbed.start(name)
+            case ["operate"]:
+                testbed.operate()
+            case ["simulate"]:
+                testbed.simulate()
             case ["status"]:
                 return _status(testbed)
             case ["left"]:

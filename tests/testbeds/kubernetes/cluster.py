@@ -23,11 +23,12 @@ from testbeds.kubernetes.layout import (
     NODES,
     Node,
 )
-from testbeds.kubernetes.provisioner import NAME
+from testbeds.kubernetes.provisioner import EXISTING, NAME
 
 API_LIMIT_S = 120
 READY_LIMIT_S = 240
 STORAGE_CLASSES = {"testbed": "WaitForFirstConsumer", "testbed-immediate": "Immediate"}
+EXISTING_CLASS = "testbed-existing"
 NOT_YET = (ApiException, urllib3.exceptions.HTTPError, OSError)
 
 
@@ -72,13 +73,18 @@ def make_dns_service(admin: client.ApiClient) -> None:
 
 
 def make_storage_classes(admin: client.ApiClient) -> None:
-    """`testbed`, the default one, makes a volume when a pod wants it; `testbed-immediate` does not wait for that."""
+    """`testbed`, the default one, makes a volume when a pod wants it; `testbed-immediate` does not wait for that.
+
+    A volume of `testbed-existing` is the folder that its claim names (provisioner.py).
+    """
     storage = client.StorageV1Api(admin)
     for name, mode in STORAGE_CLASSES.items():
         default = {"storageclass.kubernetes.io/is-default-class": "true"} if name == "testbed" else {}
         meta = {"name": name, "annotations": default}
         body = {"metadata": meta, "provisioner": NAME, "reclaimPolicy": "Delete", "volumeBindingMode": mode}
         storage.create_storage_class(body)
+    body = {"metadata": {"name": EXISTING_CLASS}, "provisioner": EXISTING, "reclaimPolicy": "Delete"}
+    storage.create_storage_class(body)
 
 
 def wait_nodes(admin: client.ApiClient) -> None:

@@ -12,7 +12,7 @@ from kubernetes import client
 from dhctl.infra.processes import wait_until
 from testbeds.errors import TestbedError
 from testbeds.kubernetes import cluster, kernel, services
-from testbeds.kubernetes.layout import Layout, Node
+from testbeds.kubernetes.layout import NODES, Layout, Node
 from testbeds.kubernetes.testbed import Testbed
 from testbeds.services import Service
 from testbeds.sharing import held, run_verb
@@ -29,6 +29,17 @@ def link_cut(node: Node) -> Iterator[None]:
         yield
     finally:
         kernel.set_link(node, up=True)
+
+
+@contextmanager
+def cordoned(admin: client.ApiClient, node: Node) -> Iterator[None]:
+    """No new pod comes to the node; what is there stays."""
+    core = client.CoreV1Api(admin)
+    core.patch_node(node.name, {"spec": {"unschedulable": True}})
+    try:
+        yield
+    finally:
+        core.patch_node(node.name, {"spec": {"unschedulable": None}})
 
 
 @contextmanager
@@ -84,6 +95,12 @@ def quota(admin: client.ApiClient, namespace: str, **limits: str) -> Iterator[No
         yield
     finally:
         put({name: before.get(name) for name in changed})
+
+
+def node_of(admin: client.ApiClient, namespace: str, pod: str) -> Node:
+    """Where a pod was put."""
+    name = client.CoreV1Api(admin).read_namespaced_pod(pod, namespace).spec.node_name
+    return next(node for node in NODES if node.name == name)
 
 
 def wait_node(admin: client.ApiClient, node: Node, ready: bool, limit_s: float = NODE_SEEN_S) -> float:

@@ -20,6 +20,7 @@ from kubernetes.client.exceptions import ApiException
 
 from testbeds.kubernetes.cluster import connect, wait_api
 from testbeds.kubernetes.fault_proxy import FaultProxy
+from testbeds.kubernetes.kuberay import Operator
 from testbeds.kubernetes.layout import MACHINE_ADDRESS, TENANT, Layout
 from testbeds.kubernetes.leftovers import leftovers
 from testbeds.kubernetes.testbed import Testbed
@@ -138,6 +139,8 @@ def kubernetes_cluster() -> Iterator[KubernetesCluster]:
         cluster = KubernetesCluster(layout)
         with cluster.admin() as admin:
             wait_api(admin)  # another session may be holding it down
+        if Operator.given():
+            run_verb("kubernetes", env, "operate")
         before = cluster.marked()
         try:
             yield cluster

@@ -58,7 +58,7 @@ def build(cache: Path, say: Callable[[str], None]) -> bool:
             usual="5 minutes on two cores",
             started_at=started,
             ends_at=started + BUILD_LIMIT_S,
-            report=lambda event: _note(event, say),
+            report=note_into(say),
         )
         try:
             _build(work)
@@ -75,9 +75,24 @@ def remove_old(cache: Path, pattern: str) -> None:
         shutil.rmtree(old)
 
 
-def _note(event: Event, say: Callable[[str], None]) -> None:
-    if isinstance(event, Noted):
-        say(event.text)
+def note_into(say: Callable[[str], None]) -> Callable[[Event], None]:
+    """Tells what a build notes."""
+
+    def note(event: Event) -> None:
+        if isinstance(event, Noted):
+            say(event.text)
+
+    return note
+
+
+def build_with_go(work: Build, module: Path) -> tuple[Callable[..., None], Path]:
+    """What runs one `go` command in the folder `module`, and where Go unpacks modules."""
+    go, env = _go(work)
+
+    def step(*arguments: str) -> None:
+        work.step([str(go), *arguments], env=env, cwd=module)
+
+    return step, Path(env["GOMODCACHE"])
 
 
 def _build(work: Build) -> None:
@@ -85,17 +100,13 @@ def _build(work: Build) -> None:
     bin_folder.mkdir(parents=True)
     compiler = shutil.which("gcc") or "gcc"
     work.step([compiler, "-Os", "-static", "-s", "-o", str(bin_folder / "pause"), str(SOURCES / "pause" / "pause.c")])
-    go, env = _go(work)
     module = work.folder / "module"
     shutil.copytree(SOURCES, module, ignore=shutil.ignore_patterns("pause"))
-
-    def step(*arguments: str) -> None:
-        work.step([str(go), *arguments], env=env, cwd=module)
-
+    step, modules = build_with_go(work, module)
     step("mod", "init", "testbed.local/programs")
     step("mod", "edit", f"-require=k8s.io/kubernetes@v{KUBERNETES}", f"-require=github.com/coredns/coredns@v{COREDNS}")
     step("mod", "download", f"k8s.io/kubernetes@v{KUBERNETES}")
-    own = Path(env["GOMODCACHE"], "cache", "download", "k8s.io", "kubernetes", "@v", f"v{KUBERNETES}.mod")
+    own = modules.joinpath("cache", "download", "k8s.io", "kubernetes", "@v", f"v{KUBERNETES}.mod")
     replaced = replacements(own.read_text())
     # Kubernetes' defaults for Go's own settings, which count in the main module only.
     step("mod", "edit", "-go=1.26.0", "-godebug=default=go1.26", *(f"-replace={one}" for one in replaced))

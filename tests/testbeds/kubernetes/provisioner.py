@@ -4,6 +4,9 @@
 
 It is a process of the testbed, so it uses nothing but the standard library and Debian's own interpreter. The folder
 is seen by all nodes, and everyone may write into it.
+
+Claims of the class of `EXISTING` name in an annotation a folder that is there: pods that must not mount a folder of
+the node, as Pod Security wants it, get it by a claim. That folder is never changed here.
 """
 
 from __future__ import annotations
@@ -22,6 +25,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 NAME = "dhctl-testbed/folder"
+EXISTING = "dhctl-testbed/existing"
+PATH = "dhctl-testbed/path"
+"""Annotation of a claim: the folder that its volume is to be."""
+
 EVERY_S = 0.5
 _CHOSEN = "volume.kubernetes.io/selected-node"
 _MADE_BY = "pv.kubernetes.io/provisioned-by"
@@ -31,7 +38,7 @@ def to_make(
     claims: Iterable[dict[str, Any]], volumes: Iterable[dict[str, Any]], classes: Iterable[dict[str, Any]], folder: Path
 ) -> Iterator[dict[str, Any]]:
     """The volumes that claims wait for: at once, or as soon as a node is chosen, as their storage class says."""
-    ours = {one["metadata"]["name"]: one for one in classes if one["provisioner"] == NAME}
+    ours = {one["metadata"]["name"]: one for one in classes if one["provisioner"] in {NAME, EXISTING}}
     have = {volume["metadata"]["name"] for volume in volumes}
     for claim in claims:
         meta, spec = claim["metadata"], claim["spec"]
@@ -41,16 +48,20 @@ def to_make(
             continue
         if kind["volumeBindingMode"] == "WaitForFirstConsumer" and _CHOSEN not in meta.get("annotations", {}):
             continue
+        made_by = kind["provisioner"]
+        path = str(folder / name) if made_by == NAME else meta.get("annotations", {}).get(PATH)
+        if path is None:
+            continue
         known = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
         yield {
-            "metadata": {"name": name, "annotations": {_MADE_BY: NAME}},
+            "metadata": {"name": name, "annotations": {_MADE_BY: made_by}},
             "spec": {
                 "capacity": {"storage": spec["resources"]["requests"]["storage"]},
                 "accessModes": spec["accessModes"],
                 "persistentVolumeReclaimPolicy": kind["reclaimPolicy"],
                 "storageClassName": kind["metadata"]["name"],
                 "claimRef": {**known, **{key: meta[key] for key in ("namespace", "name", "uid")}},
-                "hostPath": {"path": str(folder / name), "type": "Directory"},
+                "hostPath": {"path": path, "type": "Directory"},
             },
         }
 
@@ -58,7 +69,7 @@ def to_make(
 def to_remove(volumes: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Names of our volumes that nobody claims any more, and that are to go with their claim."""
     for volume in volumes:
-        ours = volume["metadata"].get("annotations", {}).get(_MADE_BY) == NAME
+        ours = volume["metadata"].get("annotations", {}).get(_MADE_BY) in {NAME, EXISTING}
         gone = volume.get("status", {}).get("phase") == "Released" and "deletionTimestamp" not in volume["metadata"]
         if ours and gone and volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete":
             yield volume["metadata"]["name"]
@@ -105,12 +116,13 @@ def provide(api: Api, folder: Path) -> None:
     volumes = api.ask("GET", "/api/v1/persistentvolumes")["items"]
     classes = api.ask("GET", "/apis/storage.k8s.io/v1/storageclasses")["items"]
     for volume in to_make(claims, volumes, classes, folder):
-        place = Path(volume["spec"]["hostPath"]["path"])
-        place.mkdir(parents=True, exist_ok=True)
-        place.chmod(0o777)
+        if volume["metadata"]["annotations"][_MADE_BY] == NAME:
+            place = Path(volume["spec"]["hostPath"]["path"])
+            place.mkdir(parents=True, exist_ok=True)
+            place.chmod(0o777)
         api.ask("POST", "/api/v1/persistentvolumes", volume)
     for name in to_remove(volumes):
-        shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.rmtree(folder / name, ignore_errors=True)  # a volume of an existing folder has none here
         api.ask("DELETE", f"/api/v1/persistentvolumes/{name}")
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
 from dhctl.infra.processes import ProcessMark
+from testbeds.kubernetes import simulator
 from testbeds.kubernetes.kernel import EMPTY_FOLDERS
 from testbeds.kubernetes.layout import (
     API_ADDRESS,
@@ -101,6 +103,12 @@ def control_plane(layout: Layout) -> list[Service]:
         _on_fabric("storage", ("python3", *provision)),
         _on_fabric("coredns", (str(programs(layout.cache) / "coredns"), "-conf", str(layout.state / "Corefile"))),
     ]
+
+
+def kwok(layout: Layout) -> Service:
+    """The kubelet of all simulated nodes; runs only where somebody wants some."""
+    service = _on_fabric(simulator.SERVICE, simulator.command(layout))
+    return replace(service, env=simulator.ENV)
 
 
 def holder(layout: Layout, node: Node) -> Service:

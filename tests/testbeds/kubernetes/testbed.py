@@ -16,7 +16,8 @@ from pathlib import Path
 from dhctl.infra.processes import ProcessMark, wait_until
 from testbeds import apt
 from testbeds.errors import TestbedError
-from testbeds.kubernetes import cluster, image, kernel, packages, programs, services
+from testbeds.kubernetes import cluster, image, kernel, packages, programs, services, simulator
+from testbeds.kubernetes.kuberay import CRDS_ENV, OPERATOR_ENV, SERVICE, Operator
 from testbeds.kubernetes.layout import NODES, Layout, Node
 from testbeds.kubernetes.pki import make_pki
 from testbeds.services import states
@@ -102,6 +103,25 @@ class Testbed:
         if name not in known:
             raise TestbedError(f"there is no {name} to start; there are {', '.join(known)}")
         self.services.start(known[name])
+
+    def simulate(self) -> None:
+        """Starts kwok, unless it runs; built first where it is missing. Ends with the testbed. Raises TestbedError."""
+        simulator.build(self.layout.cache, self._say)
+        with alone(self.layout.state):
+            mark = self.services.marks().get(simulator.SERVICE)
+            if mark is None or not mark.alive():
+                self.services.start(services.kwok(self.layout))
+
+    def operate(self) -> None:
+        """Starts the operator of KubeRay that the environment names, unless it runs. Raises TestbedError."""
+        operator = Operator.given()
+        if operator is None:
+            raise TestbedError(f"no operator is named; set {OPERATOR_ENV} and {CRDS_ENV}")
+        with alone(self.layout.state), cluster.connect(self.layout.admin_kubeconfig) as admin:
+            operator.define(admin)
+            mark = self.services.marks().get(SERVICE)
+            if mark is None or not mark.alive():
+                self.services.start(operator.service(self.layout))
 
     def remains(self) -> list[str]:
         """What is on this machine of a testbed that should be gone: processes, namespaces, a link, cgroups, mounts.

@@ -1,0 +1,169 @@
+"""Many workers on simulated nodes: head, autoscaler and provider are real, and no process belongs to a worker."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes import client
+from pods.runs import PodRuns
+
+from testbeds.errors import TestbedError
+from testbeds.kubernetes.cluster import get
+from testbeds.kubernetes.fixtures import KubernetesCluster
+from testbeds.kubernetes.pods import execute
+from testbeds.kubernetes.project import PYTHON
+from testbeds.kubernetes.simulator import TOLERATION, simulated_nodes
+from testbeds.sharing import run_verb
+
+WORKER_CPUS = 16
+"""More than a real node has: no worker gets there."""
+ON_EACH = 20
+ROOM = {"cpu": str(WORKER_CPUS * ON_EACH), "memory": "64Gi"}
+SETTLE_S = 5.0
+"""After the last worker: one too many would come within that time."""
+DEMAND = "demand at "
+JOB = f"""import sys, time, ray
+from ray.autoscaler.sdk import request_resources
+ray.init(log_to_driver=False)
+print("{DEMAND}", time.time(), flush=True)
+request_resources(bundles=[{{"CPU": {WORKER_CPUS}}}] * int(sys.argv[1]))
+"""
+LOOPS = """import os, sys
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/etc/dhctl/secret/token"}
+from ray.autoscaler.v2.sdk import get_cluster_status
+print("loops", get_cluster_status(sys.argv[1] + ":6379").stats.autoscaler_version)
+"""
+_COUNTED = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<count>\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """What came of a demand. Seconds are since the demand, by this machine's clock."""
+
+    workers: int
+    """Pods that were made, in all."""
+    created_s: float
+    """Until the last of the wanted ones was made."""
+    running_s: float
+    """Until all of them run, as far as simulated ones do."""
+    calls: Counter[str]
+    """By verb: pods made, deleted and listed in one namespace, by whomever."""
+    loop_s: float
+    """The autoscaler's round without its pause, as a mean."""
+
+    @property
+    def calls_each(self) -> float:
+        """Calls per worker."""
+        return self.calls.total() / self.workers
+
+
+def scale(dhctl: PodRuns, cluster: KubernetesCluster, most: int, wanted: int, limit_s: float) -> Scaled:
+    """Brings a run up, asks for `wanted` workers of which `most` may be, and takes it down. Raises TestbedError."""
+    run_verb("kubernetes", cluster.layout.env, "simulate")
+    (dhctl.folder / "scale").mkdir()
+    (dhctl.folder / "scale" / "main.py").write_text(JOB)
+    spec = dhctl.spec(
+        "scale",
+        workers={"max": most, "cpus": WORKER_CPUS, "memory": "512MiB", "idle_timeout": "15m"},
+        job={"folder": "scale", "entrypoint": f"python main.py {wanted}"},
+        kubernetes={"tolerations": [TOLERATION]},
+    )
+    with cluster.admin() as admin:
+        core, prefix = client.CoreV1Api(admin), f"simulated-{secrets.token_hex(3)}"
+        with simulated_nodes(core, prefix, -(-most // ON_EACH), ROOM) as nodes:
+            up = dhctl("up", spec)
+            assert up.returncode == 0, up.stdout + up.stderr
+            nodes.open(2 * ON_EACH)
+            scaled = _demand(dhctl, admin, most, limit_s)
+            down = dhctl("down", "scale")
+            assert down.returncode == 0, down.stdout + down.stderr
+            return scaled
+
+
+def _demand(dhctl: PodRuns, admin: client.ApiClient, most: int, limit_s: float) -> Scaled:
+    record = dhctl.record()
+    head = f"{record.run_id}-head"
+    address = client.CoreV1Api(admin).read_namespaced_pod(head, dhctl.namespace).status.pod_ip
+    ask = [PYTHON, "-c", LOOPS, address]
+    calls = _pod_calls(admin)
+    train = dhctl.start("train", record.run_id, "--json")
+    created, running = _follow(admin, dhctl.namespace, record.run_id, most, limit_s)
+    told, _ = train.communicate(timeout=120)
+    lines = [event["line"] for event in map(json.loads, told.splitlines()) if event.get("event") == "JobLogged"]
+    [demanded] = [float(line.removeprefix(DEMAND)) for line in lines if line.startswith(DEMAND)]
+    calls = _pod_calls(admin) - calls
+    loops, at = _loops(admin, dhctl.namespace, head, ask), time.monotonic()
+    time.sleep(SETTLE_S)
+    loops = _loops(admin, dhctl.namespace, head, ask) - loops
+    loop_s = (time.monotonic() - at) / loops - 1
+    pods = client.CoreV1Api(admin).list_namespaced_pod(
+        dhctl.namespace, label_selector=f"dhctl/run={record.run_id},dhctl/role=worker"
+    )
+    return Scaled(len(pods.items), created - demanded, running - demanded, calls, loop_s)
+
+
+def _follow(admin: client.ApiClient, namespace: str, run_id: str, most: int, limit_s: float) -> tuple[float, float]:
+    """When so many workers were there, and when so many ran."""
+    seen: set[str] = set()
+    running: set[str] = set()
+    created_at, end = 0.0, time.monotonic() + limit_s
+    while (left_s := end - time.monotonic()) > 0:
+        for pod in _changes(admin, namespace, f"dhctl/run={run_id},dhctl/role=worker", left_s):
+            seen.add(pod["metadata"]["name"])
+            if pod["status"].get("phase") == "Running":
+                running.add(pod["metadata"]["name"])
+            if len(seen) >= most and not created_at:
+                created_at = time.time()
+            if len(running) >= most:
+                return created_at, time.time()
+    raise TestbedError(f"of {most} workers {len(seen)} were made and {len(running)} run after {limit_s:.0f} s")
+
+
+def _changes(admin: client.ApiClient, namespace: str, selector: str, limit_s: float) -> Iterator[dict[str, Any]]:
+    """Pods, those that are there and then each that changes, until the API server ends the watch.
+
+    As JSON: a thousand pods as the client's objects would take this machine's time.
+    """
+    answer = client.CoreV1Api(admin).list_namespaced_pod(
+        namespace,
+        label_selector=selector,
+        watch=True,
+        timeout_seconds=max(1, int(limit_s)),
+        _request_timeout=limit_s + 10,
+        _preload_content=False,
+    )
+    rest = b""
+    try:
+        for part in answer.stream(1 << 16):
+            *lines, rest = (rest + part).split(b"\n")
+            for event in map(json.loads, lines):
+                if event["type"] == "ERROR":  # as when the server's cache is filled anew: look again
+                    return
+                yield event["object"]
+    finally:
+        answer.close()
+
+
+def _pod_calls(admin: client.ApiClient) -> Counter[str]:
+    """Since the API server's start. Tells of no caller: other users of the cluster count too."""
+    found: Counter[str] = Counter()
+    for match in _COUNTED.finditer(get(admin, "/metrics").decode()):
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', match["labels"]))
+        plain = labels["resource"] == "pods" and not labels["subresource"] and labels["scope"] != "cluster"
+        if plain and labels["verb"] in ("LIST", "POST", "DELETE"):
+            found[labels["verb"]] += int(float(match["count"]))
+    return found
+
+
+def _loops(admin: client.ApiClient, namespace: str, head: str, ask: list[str]) -> int:
+    told = execute(admin, namespace, head, ask)
+    found = re.search(r"loops (\d+)", told)
+    assert found, told
+    return int(found[1])

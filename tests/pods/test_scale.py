@@ -1,0 +1,17 @@
+"""A hundred workers, on simulated nodes."""
+
+from __future__ import annotations
+
+from pods.runs import PodRuns
+from pods.scale import scale
+
+from testbeds.kubernetes.fixtures import KubernetesCluster
+
+WORKERS = 100
+
+
+def test_a_hundred_workers_and_no_more(dhctl: PodRuns, kubernetes_cluster: KubernetesCluster) -> None:
+    scaled = scale(dhctl, kubernetes_cluster, WORKERS, wanted=WORKERS + 20, limit_s=100)
+    assert scaled.workers == WORKERS, "all that may be, and none beyond workers.max"
+    assert scaled.calls["POST"] >= WORKERS
+    assert scaled.calls_each < 3, f"too many calls of the API for {WORKERS} workers: {scaled.calls}"
