@@ -46,6 +46,7 @@ bench: bootstrap ## Measures, and writes the numbers down
 	$(BIN)/python tests/bench/measure.py
 	$(BIN)/python tests/bench/on_openstack.py
 	$(BIN)/python tests/bench/on_kubernetes.py
+	$(BIN)/python tests/bench/kubernetes_scale.py
 
 testbed-install: bootstrap ## Installs the Debian packages of the OpenStack testbed (root, once: 4 minutes)
 	$(TESTBED) install

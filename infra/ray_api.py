@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,9 @@ from dhctl.infra.errors import ClusterError
 
 KNOCK_S = 45.0
 """How long a door may take to answer a stranger: a raylet on a busy machine takes its time at first."""
+
+PAUSE_S = 0.2
+"""Between tries of a door whose connection broke."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ from testbeds.kubernetes.layout import MACHINE_ADDRESS, Layout
 from testbeds.kubernetes.programs import programs
 from testbeds.kubernetes.testbed import Testbed
 from testbeds.object_store import object_store
+from testbeds.sharing import shared
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = (
@@ -147,6 +148,36 @@ def one_round(dhctl: Dhctl, samples: Samples) -> None:
     samples["down"].append(timed(dhctl, "down", record.run_id))
 
 
+def measure(cluster: KubernetesCluster, rounds: int) -> Samples:
+    """Every measurement so many times."""
+    samples = defaultdict[str, list[float]](list)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        object_store(Path(name) / "s3", MACHINE_ADDRESS) as store,
+        tenants_namespace(cluster) as namespace,
+    ):
+        folder = Path(name)
+        os.environ.update({**cluster.env, **store.env})
+        env = clean_environment(ensure_engine(default_root(), ignore).parent, folder / "home")
+        dhctl = Dhctl(folder / "home", folder, {**env, **cluster.env, **store.env})
+        (folder / "job").mkdir()
+        (folder / "job" / "main.py").write_text(JOB)
+        spec = {
+            "name": "bench",
+            "target": "kubernetes",
+            "lease": "30m",
+            "workers": {"max": 1, "memory": "512MiB", "idle_timeout": "10m"},
+            "job": {"folder": "job", "entrypoint": "python main.py"},
+            "output": store.make_bucket("bench"),
+            "kubernetes": section(namespace),
+        }
+        (folder / "spec.json").write_text(json.dumps(spec))
+        for number in range(rounds):
+            print(f"round {number + 1} of {rounds}", flush=True)
+            one_round(dhctl, samples)
+    return samples
+
+
 def main() -> int:
     """Measures, prints, writes. Exit status 1 when a goal is missed."""
     parser = argparse.ArgumentParser()
@@ -158,35 +189,13 @@ def main() -> int:
     if obstacle := testbed.obstacle():
         print(f"not measured: {obstacle}")
         return 0
-    started, cluster, samples = testbed.up(), KubernetesCluster(layout), defaultdict[str, list[float]](list)
-    try:
-        with (
-            tempfile.TemporaryDirectory() as name,
-            object_store(Path(name) / "s3", MACHINE_ADDRESS) as store,
-            tenants_namespace(cluster) as namespace,
-        ):
-            folder = Path(name)
-            os.environ.update({**cluster.env, **store.env})
-            env = clean_environment(ensure_engine(default_root(), ignore).parent, folder / "home")
-            dhctl = Dhctl(folder / "home", folder, {**env, **cluster.env, **store.env})
-            (folder / "job").mkdir()
-            (folder / "job" / "main.py").write_text(JOB)
-            spec = {
-                "name": "bench",
-                "target": "kubernetes",
-                "lease": "30m",
-                "workers": {"max": 1, "memory": "512MiB", "idle_timeout": "10m"},
-                "job": {"folder": "job", "entrypoint": "python main.py"},
-                "output": store.make_bucket("bench"),
-                "kubernetes": section(namespace),
-            }
-            (folder / "spec.json").write_text(json.dumps(spec))
-            for number in range(args.rounds):
-                print(f"round {number + 1} of {args.rounds}", flush=True)
-                one_round(dhctl, samples)
-    finally:
-        if started:
-            testbed.down()
+    with shared(layout.state) as alone:  # else tests that end meanwhile stop it
+        started = testbed.up()
+        try:
+            samples = measure(KubernetesCluster(layout), args.rounds)
+        finally:
+            if started and alone():
+                testbed.down()
     text, good = page(INTRO, ROWS, samples, args.rounds, NOT_MET)
     print(text)
     args.write.write_text(text)

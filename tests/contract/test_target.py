@@ -62,10 +62,10 @@ def section(name: TargetName, tmp_path: Path, request: pytest.FixtureRequest, mo
 
 
 @pytest.fixture
-def spec(name: TargetName, section: Keys, tmp_path: Path) -> RunSpec:
-    """The smallest run there is."""
+def spec(target: Target, name: TargetName, section: Keys, tmp_path: Path) -> RunSpec:
+    """The smallest run there is, with what it leaves to the place decided, as admission does."""
     job = {"folder": str(tmp_path), "entrypoint": "python main.py"}
-    return RunSpec.model_validate({"name": "trial", "target": name, "job": job, **section})
+    return target.settle(RunSpec.model_validate({"name": "trial", "target": name, "job": job, **section}))
 
 
 @pytest.fixture
@@ -91,6 +91,12 @@ def test_admission_looks_and_does_not_write(target: Target, spec: RunSpec, tmp_p
     found = target.admit(spec)
     assert found
     assert all(isinstance(r, Requirement) and r.what and r.need and r.have for r in found)
+    assert everything(tmp_path) == before
+
+
+def test_what_is_decided_stays(target: Target, spec: RunSpec, tmp_path: Path) -> None:
+    before = everything(tmp_path)
+    assert target.settle(spec) == spec
     assert everything(tmp_path) == before
 
 

@@ -45,7 +45,12 @@ class PodRuns(Dhctl):
             "job": {"folder": str(JOBS), "entrypoint": f"python {script}.py"},
             "output": f"{self.bucket}/{self.folder.name}",
             **changes,
-            "kubernetes": {**section(self.namespace), "head_memory": "2GiB", **changes.get("kubernetes", {})},
+            "kubernetes": {
+                **section(self.namespace),
+                "head_memory": "2GiB",
+                "ray": "pods",
+                **changes.get("kubernetes", {}),
+            },
         }
         (self.folder / f"{script}.json").write_text(json.dumps(body))  # JSON is YAML
         return f"{script}.json"

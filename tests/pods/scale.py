@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from kubernetes import client
 from pods.runs import PodRuns
 
 from testbeds.errors import TestbedError
-from testbeds.kubernetes.cluster import get
+from testbeds.kubernetes.calls import counted_calls
 from testbeds.kubernetes.fixtures import KubernetesCluster
 from testbeds.kubernetes.pods import execute
 from testbeds.kubernetes.project import PYTHON
@@ -26,8 +26,10 @@ WORKER_CPUS = 16
 """More than a real node has: no worker gets there."""
 ON_EACH = 20
 ROOM = {"cpu": str(WORKER_CPUS * ON_EACH), "memory": "64Gi"}
-SETTLE_S = 5.0
-"""After the last worker: one too many would come within that time."""
+WATCHED_S = 10.0
+"""Of the autoscaler's rounds after the last worker: one too many would come within that time."""
+ROUNDS_LIMIT_S = 300.0
+"""For two ends of a round."""
 DEMAND = "demand at "
 JOB = f"""import sys, time, ray
 from ray.autoscaler.sdk import request_resources
@@ -35,12 +37,24 @@ ray.init(log_to_driver=False)
 print("{DEMAND}", time.time(), flush=True)
 request_resources(bundles=[{{"CPU": {WORKER_CPUS}}}] * int(sys.argv[1]))
 """
-LOOPS = """import os, sys
+ROUNDS = """import os, sys, time
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/etc/dhctl/secret/token"}
 from ray.autoscaler.v2.sdk import get_cluster_status
-print("loops", get_cluster_status(sys.argv[1] + ":6379").stats.autoscaler_version)
+def told():
+    return int(get_cluster_status(sys.argv[1] + ":6379").stats.autoscaler_version)
+def turn():
+    before = told()
+    while (now := told()) == before:
+        time.sleep(0.1)
+    return now, time.monotonic()
+first, began = turn()
+time.sleep(float(sys.argv[2]))
+last, ended = turn()
+print("seconds a round:", (ended - began) / (last - first))
 """
-_COUNTED = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<count>\S+)$", re.MULTILINE)
+"""Ray's autoscaler numbers the states that it reports, one at the end of each round."""
+PAUSE_S = 1.0
+"""The autoscaler's own, between rounds (AUTOSCALER_UPDATE_INTERVAL_S)."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +68,9 @@ class Scaled:
     running_s: float
     """Until all of them run, as far as simulated ones do."""
     calls: Counter[str]
-    """By verb: pods made, deleted and listed in one namespace, by whomever."""
+    """Of the run's pods, from the demand until all run (testbeds.kubernetes.calls.KINDS)."""
     loop_s: float
-    """The autoscaler's round without its pause, as a mean."""
+    """The autoscaler's round with all workers there, without its pause, as a mean."""
 
     @property
     def calls_each(self) -> float:
@@ -73,49 +87,47 @@ def scale(dhctl: PodRuns, cluster: KubernetesCluster, most: int, wanted: int, li
         "scale",
         workers={"max": most, "cpus": WORKER_CPUS, "memory": "512MiB", "idle_timeout": "15m"},
         job={"folder": "scale", "entrypoint": f"python main.py {wanted}"},
-        kubernetes={"tolerations": [TOLERATION]},
+        kubernetes={"ray": "pods", "tolerations": [TOLERATION]},
     )
     with cluster.admin() as admin:
         core, prefix = client.CoreV1Api(admin), f"simulated-{secrets.token_hex(3)}"
-        with simulated_nodes(core, prefix, -(-most // ON_EACH), ROOM) as nodes:
+        with (
+            simulated_nodes(core, prefix, -(-most // ON_EACH), ROOM) as nodes,
+            counted_calls(admin, dhctl.namespace) as calls,
+        ):
             up = dhctl("up", spec)
             assert up.returncode == 0, up.stdout + up.stderr
             nodes.open(2 * ON_EACH)
-            scaled = _demand(dhctl, admin, most, limit_s)
+            scaled = _demand(dhctl, admin, calls, most, limit_s)
             down = dhctl("down", "scale")
             assert down.returncode == 0, down.stdout + down.stderr
             return scaled
 
 
-def _demand(dhctl: PodRuns, admin: client.ApiClient, most: int, limit_s: float) -> Scaled:
-    record = dhctl.record()
-    head = f"{record.run_id}-head"
-    address = client.CoreV1Api(admin).read_namespaced_pod(head, dhctl.namespace).status.pod_ip
-    ask = [PYTHON, "-c", LOOPS, address]
-    calls = _pod_calls(admin)
+def _demand(
+    dhctl: PodRuns, admin: client.ApiClient, calls: Callable[[], Counter[str]], most: int, limit_s: float
+) -> Scaled:
+    record, core = dhctl.record(), client.CoreV1Api(admin)
+    selector = f"dhctl/run={record.run_id},dhctl/role=worker"
+    called = calls()
     train = dhctl.start("train", record.run_id, "--json")
-    created, running = _follow(admin, dhctl.namespace, record.run_id, most, limit_s)
+    created, running = _follow(core, dhctl.namespace, selector, most, limit_s)
+    called = calls() - called
     told, _ = train.communicate(timeout=120)
     lines = [event["line"] for event in map(json.loads, told.splitlines()) if event.get("event") == "JobLogged"]
     [demanded] = [float(line.removeprefix(DEMAND)) for line in lines if line.startswith(DEMAND)]
-    calls = _pod_calls(admin) - calls
-    loops, at = _loops(admin, dhctl.namespace, head, ask), time.monotonic()
-    time.sleep(SETTLE_S)
-    loops = _loops(admin, dhctl.namespace, head, ask) - loops
-    loop_s = (time.monotonic() - at) / loops - 1
-    pods = client.CoreV1Api(admin).list_namespaced_pod(
-        dhctl.namespace, label_selector=f"dhctl/run={record.run_id},dhctl/role=worker"
-    )
-    return Scaled(len(pods.items), created - demanded, running - demanded, calls, loop_s)
+    loop_s = _round_s(admin, dhctl.namespace, f"{record.run_id}-head") - PAUSE_S
+    pods = core.list_namespaced_pod(dhctl.namespace, label_selector=selector).items
+    return Scaled(len(pods), created - demanded, running - demanded, called, loop_s)
 
 
-def _follow(admin: client.ApiClient, namespace: str, run_id: str, most: int, limit_s: float) -> tuple[float, float]:
+def _follow(core: client.CoreV1Api, namespace: str, selector: str, most: int, limit_s: float) -> tuple[float, float]:
     """When so many workers were there, and when so many ran."""
     seen: set[str] = set()
     running: set[str] = set()
     created_at, end = 0.0, time.monotonic() + limit_s
     while (left_s := end - time.monotonic()) > 0:
-        for pod in _changes(admin, namespace, f"dhctl/run={run_id},dhctl/role=worker", left_s):
+        for pod in _changes(core, namespace, selector, left_s):
             seen.add(pod["metadata"]["name"])
             if pod["status"].get("phase") == "Running":
                 running.add(pod["metadata"]["name"])
@@ -126,12 +138,12 @@ def _follow(admin: client.ApiClient, namespace: str, run_id: str, most: int, lim
     raise TestbedError(f"of {most} workers {len(seen)} were made and {len(running)} run after {limit_s:.0f} s")
 
 
-def _changes(admin: client.ApiClient, namespace: str, selector: str, limit_s: float) -> Iterator[dict[str, Any]]:
+def _changes(core: client.CoreV1Api, namespace: str, selector: str, limit_s: float) -> Iterator[dict[str, Any]]:
     """Pods, those that are there and then each that changes, until the API server ends the watch.
 
     As JSON: a thousand pods as the client's objects would take this machine's time.
     """
-    answer = client.CoreV1Api(admin).list_namespaced_pod(
+    answer = core.list_namespaced_pod(
         namespace,
         label_selector=selector,
         watch=True,
@@ -151,19 +163,10 @@ def _changes(admin: client.ApiClient, namespace: str, selector: str, limit_s: fl
         answer.close()
 
 
-def _pod_calls(admin: client.ApiClient) -> Counter[str]:
-    """Since the API server's start. Tells of no caller: other users of the cluster count too."""
-    found: Counter[str] = Counter()
-    for match in _COUNTED.finditer(get(admin, "/metrics").decode()):
-        labels = dict(re.findall(r'(\w+)="([^"]*)"', match["labels"]))
-        plain = labels["resource"] == "pods" and not labels["subresource"] and labels["scope"] != "cluster"
-        if plain and labels["verb"] in ("LIST", "POST", "DELETE"):
-            found[labels["verb"]] += int(float(match["count"]))
-    return found
-
-
-def _loops(admin: client.ApiClient, namespace: str, head: str, ask: list[str]) -> int:
-    told = execute(admin, namespace, head, ask)
-    found = re.search(r"loops (\d+)", told)
+def _round_s(admin: client.ApiClient, namespace: str, head: str) -> float:
+    address = client.CoreV1Api(admin).read_namespaced_pod(head, namespace).status.pod_ip
+    command = [PYTHON, "-c", ROUNDS, address, str(WATCHED_S)]
+    told = execute(admin, namespace, head, command, ROUNDS_LIMIT_S)
+    found = re.search(r"seconds a round: (\S+)", told)
     assert found, told
-    return int(found[1])
+    return float(found[1])

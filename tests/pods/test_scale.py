@@ -13,5 +13,5 @@ WORKERS = 100
 def test_a_hundred_workers_and_no_more(dhctl: PodRuns, kubernetes_cluster: KubernetesCluster) -> None:
     scaled = scale(dhctl, kubernetes_cluster, WORKERS, wanted=WORKERS + 20, limit_s=100)
     assert scaled.workers == WORKERS, "all that may be, and none beyond workers.max"
-    assert scaled.calls["POST"] >= WORKERS
+    assert scaled.calls["create"] >= WORKERS
     assert scaled.calls_each < 3, f"too many calls of the API for {WORKERS} workers: {scaled.calls}"

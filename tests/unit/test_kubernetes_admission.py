@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dhctl.infra.errors import AdmissionError
-from dhctl.infra.kubernetes import looking
+from dhctl.infra.kubernetes import kuberay, looking
 from dhctl.infra.kubernetes.admission import admit, bounds_of, shrink
 from dhctl.infra.kubernetes.client import Cluster, connect
 from dhctl.infra.kubernetes.quantity import parse, told
@@ -19,7 +19,7 @@ from dhctl.infra.kubernetes.section import KubernetesSection
 from dhctl.infra.spec import RunSpec
 from dhctl.infra.target import Requirement
 from unit.fakes import OWN_JOB, make_spec
-from unit.http_kubernetes import HANGS_UP, HttpKubernetes
+from unit.http_kubernetes import HANGS_UP, HttpKubernetes, Resource
 
 Thing = dict[str, Any]
 
@@ -513,3 +513,38 @@ def test_what_is_no_quantity(text: str) -> None:
 def test_amounts_for_people() -> None:
     assert (told("cpu", Decimal("0.50")), told("pods", Decimal(100))) == ("0.5", "100")
     assert told("requests.memory", Decimal(3 * 2**30)) == "3 GiB"
+
+
+def with_kuberay(server: HttpKubernetes) -> None:
+    server.resources.append(Resource("ray.io/v1", "rayclusters", "RayCluster"))
+
+
+def decided(cluster: Cluster, **changes: Any) -> str:
+    return kuberay.settled(spec(**changes).kubernetes, cluster).ray
+
+
+def test_kuberay_is_taken_where_it_is_served_and_allowed(server: HttpKubernetes, cluster: Cluster) -> None:
+    assert decided(cluster) == "pods"
+    with_kuberay(server)
+    assert decided(cluster) == "kuberay"
+    assert decided(cluster, ray="pods") == "pods"
+    server.forbidden |= {("patch", "rayclusters")}
+    assert decided(cluster) == "pods"
+    assert decided(cluster, ray="kuberay") == "kuberay"
+
+
+def test_kuberay_that_is_wanted_and_not_there_is_refused(server: HttpKubernetes, cluster: Cluster) -> None:
+    told = problem(spec(ray="kuberay"), cluster)
+    assert told == "the cluster serves no RayCluster of ray.io/v1; set kubernetes.ray to pods, or ask for KubeRay"
+    with_kuberay(server)
+    assert problems(spec(ray="kuberay"), cluster) == []
+    server.forbidden |= {("create", "rayclusters")}
+    assert "you may not create rayclusters.ray.io in namespace lab" in problem(spec(ray="kuberay"), cluster)
+
+
+def test_the_autoscaler_beside_kuberays_head_counts(server: HttpKubernetes, cluster: Cluster) -> None:
+    with_kuberay(server)
+    quota(server, {"requests.cpu": "2", "count/rayclusters.ray.io": "1"})
+    one = {"max": 1, "cpus": 1}
+    assert "requests.cpu" in problem(spec(one, ray="kuberay", head_cpus="900m"), cluster)
+    assert problems(spec(one, ray="pods", head_cpus="900m"), cluster) == []

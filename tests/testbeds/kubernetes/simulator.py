@@ -28,14 +28,8 @@ MODULE = "sigs.k8s.io/kwok"
 STAGES = ("node/fast/node-initialize", "pod/fast/pod-ready", "pod/fast/pod-delete")
 """What happens to nodes and pods, of those that kwok's module brings along."""
 SERVICE = "kwok"
-OPTIONS = """apiVersion: config.kwok.x-k8s.io/v1alpha1
-kind: KwokConfiguration
-options:
-  enablePodsOnNodeSyncListPager: true
-  enablePodsOnNodeSyncStreamWatch: false
-"""
 ENV = {"KUBE_FEATURE_WatchListClient": "false"}
-"""Lists, then watches: Debian's etcd cannot serve the lists that come as a stream, and kwok would not see its pods."""
+"""Lists, then watches: Debian's etcd cannot serve the lists that come as a stream."""
 POD_ADDRESSES = "10.245.0.0/16"
 """Of simulated pods; nothing answers there."""
 MANAGED = {"kwok.x-k8s.io/node": "fake"}
@@ -48,7 +42,7 @@ READY_LIMIT_S = 60
 
 def kwok(cache: Path) -> Path:
     """The folder of the program and its stages, there or not."""
-    digest = hashlib.sha256(repr((KWOK, STAGES, OPTIONS)).encode()).hexdigest()
+    digest = hashlib.sha256(repr((KWOK, STAGES)).encode()).hexdigest()
     return cache / f"kwok-{digest[:12]}"
 
 
@@ -87,7 +81,6 @@ def _build(work: Build) -> None:
     step("mod", "init", "testbed.local/kwok")
     step("mod", "edit", f"-require={MODULE}@v{KWOK}")
     step("build", "-trimpath", "-ldflags", "-s -w", "-o", str(bin_folder / "kwok"), f"{MODULE}/cmd/kwok")
-    (bin_folder / "options.yaml").write_text(OPTIONS)
     for stage in STAGES:
         shutil.copy(modules / f"{MODULE}@v{KWOK}" / "kustomize" / "stage" / f"{stage}.yaml", bin_folder)
 
@@ -96,7 +89,7 @@ def command(layout: Layout) -> tuple[str, ...]:
     """What starts it; it manages no node but those with the annotation."""
     place = kwok(layout.cache)
     [selector] = [f"{key}={value}" for key, value in MANAGED.items()]
-    configured = [f"--config={place / Path(name).name}.yaml" for name in ("options", *STAGES)]
+    configured = [f"--config={place / Path(name).name}.yaml" for name in STAGES]
     own = (f"--kubeconfig={layout.admin_kubeconfig}", f"--cidr={POD_ADDRESSES}", "--node-port=0")
     which = (f"--manage-nodes-with-annotation-selector={selector}", "--node-lease-duration-seconds=20")
     return (str(place / "kwok"), *own, *which, *configured)
