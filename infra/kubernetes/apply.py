@@ -23,8 +23,14 @@ APPLY = "application/apply-patch+yaml"
 READY_S, GONE_S, HELD_S = 300.0, 180.0, 30.0
 """How long an object may take to be ready; to be gone; and to be gone while only a finalizer of others holds it."""
 
+PODS_GONE_S = 60.0
+"""How long a pod may take to be gone, or what waits for pods: on a dead node none is, and the sweep looks again."""
+
 RACED_S = 15.0
 """How long a write is repeated that lost a race: the API server itself tries a few times, then answers 409."""
+
+FOREGROUND = "foregroundDeletion"
+"""Finalizer of the cluster's own: the object goes when all that it owns is gone."""
 
 OWNERS = {"ConfigMap", "CronJob", "Job", "RayCluster"}
 """Kinds that own others here, which are to be gone first; for all else that is a detour by the garbage collector."""
@@ -196,12 +202,19 @@ def delete(
             if _ask_to_delete(cluster, manifest, uid):
                 asked = uid
                 continue
-        limit_s = min(timeout_s, HELD_S) if foreign_finalizers(there) else timeout_s
+        limit_s = min(timeout_s, _patience_s(there))
         if waited_s >= limit_s:
             raise ClusterError(f"{_named(manifest)} is still there after {limit_s:.0f} s: {held_by(there)}")
         if between:
             between()
         time.sleep(next(pauses, LOOKS_S[-1]))
+
+
+def _patience_s(found: Mapping[str, Any]) -> float:
+    if foreign_finalizers(found):
+        return HELD_S
+    waits_for_pods = found["kind"] == "Pod" or FOREGROUND in (found["metadata"].get("finalizers") or ())
+    return PODS_GONE_S if waits_for_pods else GONE_S
 
 
 def foreign_finalizers(found: Mapping[str, Any]) -> list[str]:
@@ -212,11 +225,11 @@ def foreign_finalizers(found: Mapping[str, Any]) -> list[str]:
 
 def held_by(found: Mapping[str, Any]) -> str:
     """Why an object that is being deleted is still there, with a next step."""
-    held = [name for name in found["metadata"].get("finalizers") or () if name != "foregroundDeletion"]
+    held = [name for name in found["metadata"].get("finalizers") or () if name != FOREGROUND]
     if held:
         names = ", ".join(held)
         return f"finalizer {names} holds it; ask the owner of that controller, or the cluster's operator"
-    if "foregroundDeletion" in (found["metadata"].get("finalizers") or ()):
+    if FOREGROUND in (found["metadata"].get("finalizers") or ()):
         return "what it owns is not gone yet; look at what carries the run's label"
     node = found.get("spec", {}).get("nodeName")
     where = f" on node {node}" if node else ""

@@ -65,6 +65,8 @@ class Sweep:
         self._cluster, self._namespace, self._run_id = cluster, namespace, run_id
         self._ledger, self._tell, self._telling = ledger, report, threading.Lock()
         self._refused: dict[str, str] = {}
+        self._unconfirmed: set[str] = set()
+        """Uids of pods whose end was waited for and did not come, as on a node that is dead."""
         self._until = time.monotonic() + DEADLINE_S
 
     def run(self) -> set[str]:
@@ -122,30 +124,47 @@ class Sweep:
 
     def _end_run_object(self, there: Sequence[Owned]) -> None:
         """In the foreground: the object itself goes last, so that it is there as long as something that it owns is."""
-        roots = [o for o in there if o.of.name == CONFIG_MAPS.name and o.name == self._run_id]
+        roots = [o for o in there if self._is_run_object(o)]
         if not roots or self.end(roots, HELD_S if any(o.stuck for o in there) else RUN_OBJECT_S):
             return
-        gone = {o.id for o in there} - {o.id for o in self._look().owned} - {o.id for o in roots}
+        left = {o.id for o in self._look().owned}
+        self._unconfirmed |= {o.id for o in there if o.of == PODS and o.deleting} & left
+        gone = {o.id for o in there} - left - {o.id for o in roots}
         for one in there:
             if one.id in gone:
                 self._report(ResourceChanged(one.name, one.kind, "deleted"))
 
     def _rounds(self) -> Found:
-        before = {o.id for o in self._look().owned if o.stuck}
+        before = self._hopeless(self._look().owned)
         while True:
             self._refused = {}
             found = self._look()
             rest = [o for o in found.owned if o.of not in (NAMESPACES, VOLUMES)]
             for rank in _by_rank(rest):
-                self.end(rank, HELD_S if all(o.stuck for o in rank) else GONE_S)
+                self.end(rank, self._patience_s(rank, found.owned))
             found = self._look()
             left = {o.id for o in found.owned if o.of != NAMESPACES and not _kept_by_policy(o)}
-            stuck = self._refused.keys() | {o.id for o in found.owned if o.stuck}
+            stuck = self._refused.keys() | self._hopeless(found.owned)
             settled = not found.troubles and (not left or (left == before and left <= stuck))
             if settled or self._left_s() <= 0:
                 return found
             before = left
             time.sleep(LOOK_EVERY_S)
+
+    def _hopeless(self, there: Iterable[Owned]) -> set[str]:
+        """What no more waiting ends: held by finalizers, pods whose end is not confirmed, and what waits for those."""
+        late = {o.id for o in there if o.stuck or o.id in self._unconfirmed}
+        waiting = {o.id for o in there if o.deleting and self._is_run_object(o)} if late else set()
+        return late | waiting
+
+    def _patience_s(self, rank: Sequence[Owned], there: Iterable[Owned]) -> float:
+        ids, hopeless = {o.id for o in rank}, self._hopeless(there)
+        if self._unconfirmed and ids <= hopeless:
+            return 0.0
+        return HELD_S if ids <= hopeless else GONE_S
+
+    def _is_run_object(self, one: Owned) -> bool:
+        return one.of.name == CONFIG_MAPS.name and one.name == self._run_id
 
     def _ask(self, one: Owned) -> bool:
         """One deletion, of exactly the object that still carries the mark; whether the API took it."""
@@ -214,6 +233,8 @@ class Sweep:
 
         if asked:
             wait_until(gone, max(min(seconds, self._left_s()), 0.0), LOOK_EVERY_S)
+        if seconds >= GONE_S:
+            self._unconfirmed |= {o.id for o in asked if o.of == PODS and not o.stuck} & left
         for one in asked:
             if one.id not in left:
                 self._report(ResourceChanged(one.name, one.kind, "deleted"))
@@ -230,8 +251,9 @@ class Sweep:
             named = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
             self._fail(place, f"holds {named}, which is not this run's")
             return
-        if self.end([place], self._left_s()) and place.id not in self._refused:
-            self._fail(place, self._why_namespace_stays() or f"still there {DEADLINE_S:.0f} s after the sweep began")
+        patience_s = min(HELD_S, self._left_s()) if self._unconfirmed else self._left_s()
+        if self.end([place], patience_s) and place.id not in self._refused:
+            self._fail(place, self._why_namespace_stays() or self._still_there())
 
     def _foreign(self) -> Iterator[str]:
         """Raises ClusterApiError where the namespace cannot be looked through: then it must stay."""
@@ -259,8 +281,11 @@ class Sweep:
         """What was refused is told already."""
         for one in left:
             if one.id not in self._refused and one.of != NAMESPACES:
-                told = one.held or f"still there {DEADLINE_S:.0f} s after the sweep began"
+                told = one.held or self._still_there()
                 self._fail(one, "; ".join(filter(None, (told, self._node_of(one)))))
+
+    def _still_there(self) -> str:
+        return f"still there {DEADLINE_S - self._left_s():.0f} s after the sweep began"
 
     def _node_of(self, one: Owned) -> str:
         """Of a pod whose end nobody confirms: its node, which may be dead."""

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from dhctl.infra.errors import DhctlError
+from dhctl.infra.kubernetes.apply import held_by
 from dhctl.infra.kubernetes.client import Cluster
 from dhctl.infra.kubernetes.inventory import RAISED, items_of
 from dhctl.infra.kubernetes.mark import HEAD, Mark
@@ -24,6 +27,9 @@ RELEASED = "released"
 """Reason of a worker's leave that Ray asked for; all others are told."""
 
 READ_S = 20.0
+LATE_S = 20.0
+"""How long after its grace a pod may take to end; clocks differ by less."""
+
 NEWEST = 3
 LAST_LINES = 5
 NAMED = 6
@@ -77,12 +83,19 @@ def of_pod(cluster: Cluster, pod: dict[str, Any]) -> Iterator[str]:
             yield f"pod {name} has no node: {_words(condition)}"
         if condition.get("type") == "DisruptionTarget" and pod["metadata"].get("deletionTimestamp"):
             yield f"pod {name} is taken away: {_words(condition)} ({condition.get('reason')})"
+    if _is_late(pod):
+        yield f"pod {name} does not end: {held_by(pod)}"
     if status.get("reason") == "Evicted":
         yield f"pod {name} was evicted: {_words(status)}"
     elif status.get("phase") == "Failed" and status.get("reason"):
         yield f"pod {name} failed: {_words(status)}"
     for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
         yield from _of_container(cluster, pod, container)
+
+
+def _is_late(pod: dict[str, Any]) -> bool:
+    until = pod["metadata"].get("deletionTimestamp")  # it has the grace in it
+    return bool(until) and time.time() - datetime.fromisoformat(until).timestamp() > LATE_S
 
 
 def _of_container(cluster: Cluster, pod: dict[str, Any], container: dict[str, Any]) -> Iterator[str]:

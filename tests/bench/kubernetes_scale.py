@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,18 +56,15 @@ def measure(cluster: KubernetesCluster, env: Mapping[str, str], bucket: str, wor
             end_started(dhctl)
 
 
-def measure_all(cluster: KubernetesCluster, sizes: Sequence[int]) -> list[Scaled]:
+def measure_each(cluster: KubernetesCluster, sizes: Sequence[int]) -> Iterator[Scaled]:
     """One run of each size, one after the other."""
-    measured = []
     with tempfile.TemporaryDirectory() as name, object_store(Path(name), MACHINE_ADDRESS) as store:
         env = {**cluster.env, **store.env}
         os.environ.update(env)
         bucket = store.make_bucket("scale")
         for workers in sizes:
             print(f"{workers} workers", flush=True)
-            measured.append(measure(cluster, env, bucket, workers))
-            print(measured[-1], flush=True)
-    return measured
+            yield measure(cluster, env, bucket, workers)
 
 
 def page(measured: Sequence[Scaled]) -> tuple[str, bool]:
@@ -103,17 +100,19 @@ def main() -> int:
     if obstacle := testbed.obstacle():
         print(f"not measured: {obstacle}")
         return 0
-    cluster = KubernetesCluster(layout)
+    cluster, measured = KubernetesCluster(layout), list[Scaled]()
     with shared(layout.state) as alone:  # else tests that end meanwhile stop it
         started = testbed.up()
         try:
-            measured = measure_all(cluster, args.workers)
+            for one in measure_each(cluster, args.workers):
+                print(one, flush=True)
+                measured.append(one)
+                text, good = page(measured)
+                args.write.write_text(text)  # each time: the next one may be too much for this machine
         finally:
             if started and alone():
                 testbed.down()
-    text, good = page(measured)
     print(text)
-    args.write.write_text(text)
     return 0 if good else 1
 
 

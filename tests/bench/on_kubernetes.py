@@ -169,7 +169,7 @@ def measure(cluster: KubernetesCluster, rounds: int) -> Samples:
             "workers": {"max": 1, "memory": "512MiB", "idle_timeout": "10m"},
             "job": {"folder": "job", "entrypoint": "python main.py"},
             "output": store.make_bucket("bench"),
-            "kubernetes": section(namespace),
+            "kubernetes": {**section(namespace), "ray": "pods"},
         }
         (folder / "spec.json").write_text(json.dumps(spec))
         for number in range(rounds):

@@ -66,6 +66,7 @@ class FakePods:
         self.down: PodApiError | None = None
         self.refuse: PodApiError | None = None
         self.keep: PodApiError | None = None
+        self.last_words: dict[str, Any] = {}
         self.node_is_made, self.promises = False, 0
         self.hold = threading.Event()
         self.hold.set()
@@ -97,11 +98,12 @@ class FakePods:
         metadata = body["metadata"]
         return self.add(metadata["name"], phase="Pending", launch=metadata["annotations"][LAUNCH_NOTE])
 
-    def delete(self, pod: Pod) -> None:
+    def delete(self, pod: Pod) -> Pod | None:
         if self.keep or self.down:
             raise self.keep or self.down or AssertionError
         self.deleted.append(pod.uid)
-        self.by_name.pop(pod.name, None)
+        there = self.by_name.pop(pod.name, None)
+        return replace(there, deletion=True, **self.last_words) if there else None
 
     def promised(self, pod: Pod) -> bool:
         assert pod.unschedulable

@@ -170,15 +170,24 @@ def test_a_pod_is_made_as_it_is_given(pods: ClusterPods, server: HttpPods) -> No
 
 
 def test_a_deletion_is_soon_and_of_that_very_pod(pods: ClusterPods, server: HttpPods) -> None:
-    server.answers["DELETE"] = (200, {})
-    pods.delete(Pod("1-2", "w", "Running", 0.0))
+    server.answers["DELETE"] = (200, {"kind": "Status"})
+    assert pods.delete(Pod("1-2", "w", "Running", 0.0)) is None
     assert server.calls == [("DELETE", f"{PODS}/w", {"gracePeriodSeconds": 2, "preconditions": {"uid": "1-2"}})]
     for gone in (404, 409):
         server.answers["DELETE"] = failure(gone, "not there")
-        pods.delete(Pod("1-2", "w", "Running", 0.0))
+        assert pods.delete(Pod("1-2", "w", "Running", 0.0)) is None
     server.answers["DELETE"] = failure(500, "etcd is away")
     with pytest.raises(PodApiError, match=r"^etcd is away$"):
         pods.delete(Pod("1-2", "w", "Running", 0.0))
+
+
+def test_the_answer_to_a_deletion_tells_who_asked_for_it_before(pods: ClusterPods, server: HttpPods) -> None:
+    told = {"reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
+    status = {"phase": "Running", "conditions": [{"type": "DisruptionTarget", "status": "True", **told}]}
+    server.answers["DELETE"] = (200, {"kind": "Pod", **body(status, deletionTimestamp="2026-11-24T17:01:00Z")})
+    there = pods.delete(Pod("1-2", "w", "Running", 0.0))
+    assert there is not None
+    assert there.taken == "EvictionByEvictionAPI: Eviction API: evicting"
 
 
 def test_owner_and_promise_are_read(pods: ClusterPods, server: HttpPods) -> None:

@@ -381,6 +381,36 @@ def test_one_that_is_evicted_is_named_once(provider: PodNodeProvider, pods: Fake
     add(provider)  # and nothing waits
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"taken": "EvictionByEvictionAPI: Eviction API: evicting"}, "was taken away: EvictionByEvictionAPI: "),
+        ({"reason": "OOMKilled: it used more memory than its limit"}, "ended: OOMKilled: it used more memory"),
+    ],
+)
+def test_one_whose_loss_ray_notices_first_is_named_when_it_is_released(
+    provider: PodNodeProvider, pods: FakePods, folder: NodeFolder, words: dict[str, str], told: str
+) -> None:
+    add(provider)
+    node = only_worker(provider)
+    pods.last_words = words
+    provider.terminate_node(node)
+    assert str(newest(folder, "failed")["reason"]).startswith(f"worker {node} {told}")
+    assert count(folder, "failed") == 1
+    add(provider)  # and nothing waits
+
+
+def test_one_that_is_only_released_has_no_failure(
+    provider: PodNodeProvider, pods: FakePods, folder: NodeFolder
+) -> None:
+    add(provider)
+    node = only_worker(provider)
+    pods.last_words = {"reason": "Error (exit code 137)"}
+    provider.terminate_node(node)
+    assert pods.deleted == [f"uid-of-{node}"]
+    assert count(folder, "failed") == 0
+
+
 def test_one_that_others_deleted_is_told(
     provider: PodNodeProvider, pods: FakePods, folder: NodeFolder, clock: Clock
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,21 @@ def test_a_pod_whose_end_nobody_confirms_is_told_with_its_node(
     there.lingering.add(worker)
     assert len(sweeping()) == 1
     assert "its end is not confirmed on node n1; is the node alive?" in refusals(record)[worker]
+
+
+def test_a_pod_whose_end_nobody_confirms_is_not_waited_for_until_the_deadline(
+    there: HttpKubernetes, sweeping: Sweeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "DEADLINE_S", 60.0)
+    root = fill(there)
+    worker = MARK.name("w-1")
+    there.lingering.add(worker)
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": RUN, "uid": root["metadata"]["uid"]}
+    there.patch("pods", worker, {"metadata": {"ownerReferences": [{**owner, "blockOwnerDeletion": True}]}})
+    started = time.monotonic()
+    assert len(sweeping()) == 2
+    assert left(there) == [RUN, worker]
+    assert time.monotonic() - started < 20
 
 
 def test_deletions_that_lose_races_are_asked_for_again(there: HttpKubernetes, sweeping: Sweeping) -> None:

@@ -133,6 +133,18 @@ def test_one_that_others_take_away_is_told(there: WsKubernetes, cluster: Cluster
     assert told(cluster) == [f"pod {name} is taken away: {why}"]
 
 
+def test_one_whose_end_nobody_confirms_is_told_with_its_node(
+    there: WsKubernetes, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = add(there, WORKER)
+    there.patch("pods", name, {"spec": {"nodeName": "n1"}})
+    there.lingering.add(name)
+    cluster.call("DELETE", f"/api/v1/namespaces/lab/pods/{name}", {})
+    assert told(cluster) == [], "it may still end"
+    monkeypatch.setattr(troubles, "LATE_S", -3600.0)
+    assert told(cluster) == [f"pod {name} does not end: its end is not confirmed on node n1; is the node alive?"]
+
+
 def test_workers_that_left_unasked_are_told(there: WsKubernetes, cluster: Cluster) -> None:
     add(there, HEAD)
     events = [

@@ -41,20 +41,30 @@ class PodFleet(Fleet[Pod]):
         self._stuck = {name: stuck for name, stuck in self._stuck.items() if name in there}
         self._promised &= there
         for pod in pods:
-            self._tell_taken(pod)
+            self._tell_loss(pod)
         return pods
 
-    def _tell_taken(self, worker: Pod) -> None:
+    def _tell_loss(self, worker: Pod) -> None:
         """One that others take away is named while it can be: when it is gone nobody knows why."""
         if worker.taken:
             self.tell_once("failed", worker.name, f"worker {worker.name} was taken away: {worker.taken}")
+        elif worker.out_of_memory and self._released(worker):
+            self.tell_once("failed", worker.name, _end_of(worker))
+
+    def _released(self, worker: Pod) -> bool:
+        """Whether Ray let go of it, so that its end was not looked into before."""
+        with self._lock:
+            return self._to_end.get(worker.name, False)
 
     def _ask_deletion(self, worker: Pod) -> None:
-        self._api.delete(worker)
+        """Ray may have noticed a loss, and ask for this, before the pod was listed with the reason."""
+        now = self._api.delete(worker)
+        if now:
+            self._tell_loss(now)
 
     def _problem(self, worker: Pod) -> str:
         if worker.ended:
-            return f"worker {worker.name} ended: {worker.reason or worker.phase}"
+            return _end_of(worker)
         stuck = _stuck(worker)
         if stuck:
             return self._out_of_patience(worker, stuck)
@@ -94,6 +104,10 @@ class PodFleet(Fleet[Pod]):
             self._journal.tell("failed", node=worker.name, reason=problem)
         else:
             self.failed(problem, worker.name)
+
+
+def _end_of(worker: Pod) -> str:
+    return f"worker {worker.name} ended: {worker.reason or worker.phase}"
 
 
 def _stuck(worker: Pod) -> str:

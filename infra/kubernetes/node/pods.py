@@ -25,6 +25,7 @@ GRACE_S = 2
 LAUNCH_NOTE = "dhctl/launch"
 """Annotation of a worker: which request of the autoscaler it answers."""
 
+OOM_KILLED = "OOMKilled"
 ON_ITS_WAY = ("", "ContainerCreating", "PodInitializing")
 PROMISES = ("TriggeredScaleUp", "Nominated")
 """Events of the cluster autoscaler and of Karpenter: a node for this pod is being made."""
@@ -92,6 +93,11 @@ class Pod:
         return self.ip
 
     @property
+    def out_of_memory(self) -> bool:
+        """Whether it was killed for memory: no deletion looks like that."""
+        return self.reason.startswith(OOM_KILLED)
+
+    @property
     def ended(self) -> bool:
         """Whether it will never run again."""
         return self.phase in ("Failed", "Succeeded")
@@ -109,8 +115,10 @@ class PodApi(Protocol):
     def create(self, body: Mapping[str, Any]) -> Pod:
         """Makes one."""
 
-    def delete(self, pod: Pod) -> None:
-        """Asks for its deletion; silent when it is gone, and never ends another one of its name."""
+    def delete(self, pod: Pod) -> Pod | None:
+        """Asks for its deletion, never for that of another one of its name; the pod as it is then, None when it is
+        gone or the API shows none.
+        """
 
     def promised(self, pod: Pod) -> bool:
         """Whether a node for this pod is being made."""
@@ -145,14 +153,16 @@ class ClusterPods:
         """One POST, never repeated here: one whose answer was lost may have made the pod."""
         return pod_of(self._call(self._core.create_namespaced_pod, body=dict(body)))
 
-    def delete(self, pod: Pod) -> None:
+    def delete(self, pod: Pod) -> Pod | None:
         """See PodApi."""
         options = {"gracePeriodSeconds": GRACE_S, "preconditions": {"uid": pod.uid}}
         try:
-            self._call(self._core.delete_namespaced_pod, name=pod.name, body=options)
+            body = self._call(self._core.delete_namespaced_pod, name=pod.name, body=options)
         except PodApiError as error:
             if error.status not in (404, 409):  # gone, or another one of its name
                 raise
+            return None
+        return pod_of(body) if body.get("kind") == "Pod" else None
 
     def promised(self, pod: Pod) -> bool:
         """See PodApi."""
@@ -217,8 +227,8 @@ def _ended(status: Mapping[str, Any], ends: Iterable[Mapping[str, Any]]) -> str:
     if status.get("reason"):
         return _sentence(status)
     for end in ends:
-        if end.get("reason") == "OOMKilled":
-            return "OOMKilled: it used more memory than its limit"
+        if end.get("reason") == OOM_KILLED:
+            return f"{OOM_KILLED}: it used more memory than its limit"
         if end.get("exitCode"):
             told = _sentence({**end, "reason": end.get("reason") or "Error"})
             return f"{told} (exit code {end['exitCode']})"
