@@ -63,8 +63,10 @@ PAUSE_S = 1.0
 class Scaled:
     """What came of a demand. Seconds are since the demand, by this machine's clock."""
 
+    wanted: int
+    """Workers that were to come."""
     workers: int
-    """Pods that were made, in all."""
+    """Pods of workers at the end, those that end included: the cluster may have evicted some, which were replaced."""
     created_s: float
     """Until the last of the wanted ones was made."""
     running_s: float
@@ -76,8 +78,8 @@ class Scaled:
 
     @property
     def calls_each(self) -> float:
-        """Calls per worker."""
-        return self.calls.total() / self.workers
+        """Calls per worker that was wanted."""
+        return self.calls.total() / self.wanted
 
 
 def scale(dhctl: PodRuns, cluster: KubernetesCluster, most: int, wanted: int, limit_s: float) -> Scaled:
@@ -120,7 +122,7 @@ def _demand(
     [demanded] = [float(line.removeprefix(DEMAND)) for line in lines if line.startswith(DEMAND)]
     loop_s = _round_s(admin, dhctl.namespace, f"{record.run_id}-head") - PAUSE_S
     pods = core.list_namespaced_pod(dhctl.namespace, label_selector=selector).items
-    return Scaled(len(pods), created - demanded, running - demanded, called, loop_s)
+    return Scaled(most, len(pods), created - demanded, running - demanded, called, loop_s)
 
 
 def _follow(core: client.CoreV1Api, namespace: str, selector: str, most: int, limit_s: float) -> tuple[float, float]:
