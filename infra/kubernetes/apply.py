@@ -23,6 +23,9 @@ APPLY = "application/apply-patch+yaml"
 READY_S, GONE_S, HELD_S = 300.0, 180.0, 30.0
 """How long an object may take to be ready; to be gone; and to be gone while only a finalizer of others holds it."""
 
+AGAIN_S = 5.0
+"""For what was waited for in vain already."""
+
 PODS_GONE_S = 60.0
 """How long a pod may take to be gone, or what waits for pods: on a dead node none is, and the sweep looks again."""
 

@@ -115,6 +115,17 @@ def refusals(entries: Iterable[Entry]) -> dict[str, str]:
     return told
 
 
+def waited_for(entries: Iterable[Entry]) -> set[str]:
+    """Uids of what was waited for in vain since the newest `down` began: no need to wait for it as long once more."""
+    found: set[str] = set()
+    for entry in entries:
+        if (entry.act, entry.phase) == ("down", "intent"):
+            found.clear()
+        elif (entry.act, entry.phase) == (DELETE, "failed"):
+            found.add(str(entry.detail.get("id")))
+    return found
+
+
 def find(cluster: Cluster, namespace: str, run_id: str) -> Found:
     """Everything of a run: all kinds of the namespace, side by side; volumes bound to its claims; the namespace itself.
 

@@ -26,7 +26,8 @@ LIMIT_BYTES = 2**30
 
 POD_LOG_BYTES, POD_LOG_LINES = 16 * 2**20, 100_000
 LOGS_AT_ONCE = 8
-ANSWER_S = 60.0
+ANSWER_S, LATE_S = 60.0, 10.0
+"""How long a log may take; and that of a pod that is being deleted, whose node may be dead."""
 
 SEND = """
 import os, sys, tarfile
@@ -114,7 +115,7 @@ def log_of(cluster: Cluster, pod: dict[str, Any], container: str, lines: int, *,
     if previous:
         query.append(("previous", "true"))
     path = f"{PODS.path(pod['metadata']['namespace'], pod['metadata']['name'])}/log"
-    return read(cluster, path, query, timeout_s=ANSWER_S)
+    return read(cluster, path, query, timeout_s=LATE_S if pod["metadata"].get("deletionTimestamp") else ANSWER_S)
 
 
 def save_logs(cluster: Cluster, namespace: str, run_id: str, into: Path) -> int:

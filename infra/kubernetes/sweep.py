@@ -13,10 +13,20 @@ from typing import Any
 
 from dhctl.infra.errors import RefusedError
 from dhctl.infra.events import Event, Report, ResourceChanged
-from dhctl.infra.kubernetes.apply import held_by
+from dhctl.infra.kubernetes.apply import AGAIN_S, held_by
 from dhctl.infra.kubernetes.client import Cluster, ClusterApiError, patiently, reason_of, status_of
 from dhctl.infra.kubernetes.discovery import CONFIG_MAPS, NAMESPACES, PODS, SERVICES, VOLUMES, discover
-from dhctl.infra.kubernetes.inventory import DELETE, RAISED, Found, Owned, find, items_of, listing_of, owned
+from dhctl.infra.kubernetes.inventory import (
+    DELETE,
+    RAISED,
+    Found,
+    Owned,
+    find,
+    items_of,
+    listing_of,
+    owned,
+    waited_for,
+)
 from dhctl.infra.kubernetes.raw import METADATA, read_json
 from dhctl.infra.ledger import Ledger
 from dhctl.infra.processes import wait_until
@@ -65,6 +75,7 @@ class Sweep:
         self._cluster, self._namespace, self._run_id = cluster, namespace, run_id
         self._ledger, self._tell, self._telling = ledger, report, threading.Lock()
         self._refused: dict[str, str] = {}
+        self._waited = waited_for(ledger.entries())
         self._unconfirmed: set[str] = set()
         """Uids of pods whose end was waited for and did not come, as on a node that is dead."""
         self._until = time.monotonic() + DEADLINE_S
@@ -78,6 +89,8 @@ class Sweep:
         found = self._look()
         if not found.owned and not found.troubles:
             return set()
+        self._waited = waited_for(self._ledger.entries())
+        self._unconfirmed |= {o.id for o in found.owned if o.of == PODS and o.deleting} & self._waited
         self.end_balancers()
         self._end_run_object(found.owned)
         found = self._rounds()
@@ -125,7 +138,10 @@ class Sweep:
     def _end_run_object(self, there: Sequence[Owned]) -> None:
         """In the foreground: the object itself goes last, so that it is there as long as something that it owns is."""
         roots = [o for o in there if self._is_run_object(o)]
-        if not roots or self.end(roots, HELD_S if any(o.stuck for o in there) else RUN_OBJECT_S):
+        patience_s = HELD_S if any(o.stuck for o in there) else RUN_OBJECT_S
+        if {o.id for o in roots} <= self._waited:
+            patience_s = AGAIN_S
+        if not roots or self.end(roots, patience_s):
             return
         left = {o.id for o in self._look().owned}
         self._unconfirmed |= {o.id for o in there if o.of == PODS and o.deleting} & left
@@ -159,7 +175,7 @@ class Sweep:
 
     def _patience_s(self, rank: Sequence[Owned], there: Iterable[Owned]) -> float:
         ids, hopeless = {o.id for o in rank}, self._hopeless(there)
-        if self._unconfirmed and ids <= hopeless:
+        if ids <= hopeless and (self._unconfirmed or ids <= self._waited):
             return 0.0
         return HELD_S if ids <= hopeless else GONE_S
 

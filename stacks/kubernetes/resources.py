@@ -20,6 +20,7 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, Resou
 
 from dhctl.infra.kubernetes import apply
 from dhctl.infra.kubernetes.client import Cluster, ClusterApiError, connect
+from dhctl.infra.kubernetes.inventory import waited_for
 from dhctl.infra.kubernetes.objects import with_content
 from dhctl.infra.kubernetes.readiness import address_of, has_address
 from dhctl.infra.kubernetes.section import KubernetesSection, RayMode
@@ -98,10 +99,11 @@ class ObjectProvider(ResourceProvider):
 
     def delete(self, _id: str, props: Props) -> None:
         """Deletes it and waits until it is gone; an object of somebody else that has its name by now stays."""
-        manifest = json.loads(props["manifest"])
-        with Ledger(Path(props["ledger"])).ending(DELETE, **_told(manifest), id=props["uid"]):
+        manifest, ledger = json.loads(props["manifest"]), Ledger(Path(props["ledger"]))
+        wait_s = apply.AGAIN_S if props["uid"] in waited_for(ledger.entries()) else apply.GONE_S
+        with ledger.ending(DELETE, **_told(manifest), id=props["uid"]):
             try:
-                apply.delete(_cluster(props["section"]), manifest, props["run_id"])
+                apply.delete(_cluster(props["section"]), manifest, props["run_id"], wait_s)
             except apply.ForeignObjectError:
                 return
 

@@ -34,11 +34,18 @@ def counted(kubernetes_cluster: KubernetesCluster, namespace: str) -> str:
     return namespace
 
 
+def running(cluster: KubernetesCluster, record: RunRecord) -> set[str]:
+    """Workers whose container runs."""
+    selector = f"dhctl/run={record.run_id},dhctl/role=worker"
+    pods = client.CoreV1Api(cluster.admin()).list_pod_for_all_namespaces(label_selector=selector).items
+    return {pod.metadata.name for pod in pods if pod.status.phase == "Running"}
+
+
 def await_replaced(cluster: KubernetesCluster, record: RunRecord, lost: str) -> str:
     """The worker that came for a lost one, when Ray has it."""
 
     def there() -> bool:
-        return len(worker_names(cluster, record) - {lost}) == 1 and joined(record, 1)
+        return running(cluster, record) - {lost} == worker_names(cluster, record) != set() and joined(record, 1)
 
     assert wait_until(there, REPLACED_S, every_s=2), f"nobody took the place of {lost}"
     (name,) = worker_names(cluster, record)

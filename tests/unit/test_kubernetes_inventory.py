@@ -12,9 +12,10 @@ import pytest
 from dhctl.infra.kubernetes import discovery, inventory
 from dhctl.infra.kubernetes.client import Cluster, ClusterApiError, connect
 from dhctl.infra.kubernetes.discovery import Kind, discover
+from dhctl.infra.kubernetes.inventory import waited_for
 from dhctl.infra.kubernetes.mark import Mark
 from dhctl.infra.kubernetes.section import KubernetesSection
-from dhctl.infra.ledger import Entry
+from dhctl.infra.ledger import Entry, Ledger
 from dhctl.infra.receipt import Check
 from unit.http_kubernetes import HttpKubernetes, Resource
 
@@ -281,3 +282,15 @@ def test_what_is_served_under_two_names_counts_once(there: HttpKubernetes, clust
     found = inventory.find(cluster, "lab", RUN)
     assert [owned.name for owned in found.owned] == ["p"]
     assert sum(len(check.found) for check in rows(cluster).values()) == 1
+
+
+def test_what_was_waited_for_counts_within_one_down(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.create()
+    ledger.note("down", "intent", reason="asked")
+    ledger.note("resource.delete", "failed", id="old", reason="a finalizer holds it")
+    assert waited_for(ledger.entries()) == {"old"}
+    ledger.note("down", "intent", reason="asked again")
+    assert waited_for(ledger.entries()) == set()
+    ledger.note("resource.delete", "done", id="gone")
+    assert waited_for(ledger.entries()) == set()
