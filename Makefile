@@ -13,7 +13,7 @@ ROOMS := infra stacks ray_jobs cli
 TESTBED := PYTHONPATH=tests $(BIN)/python -m testbeds.openstack
 K8S_TESTBED := PYTHONPATH=tests $(BIN)/python -m testbeds.kubernetes
 
-.PHONY: help bootstrap demo test unit lint format bench constraints clean testbed-install testbed-up testbed-down \
+.PHONY: help bootstrap demo test test-slow unit lint format bench constraints clean testbed-install testbed-up testbed-down \
   k8s-testbed-install k8s-testbed-up k8s-testbed-down
 
 help: ## Lists the verbs
@@ -26,7 +26,10 @@ demo: bootstrap ## One training run on this machine: up, train, down, receipt
 	$(BIN)/dhctl run examples/prostate-local.yaml
 
 test: bootstrap ## All tests: unit, contract, jobs without a cluster, then whole runs here and on the testbeds
-	$(PYTEST) tests/unit tests/contract tests/jobs tests/testbeds tests/e2e tests/cloud tests/pods --durations=40
+	$(PYTEST) tests/unit tests/contract tests/jobs tests/testbeds tests/e2e tests/cloud tests/pods -m "not slow" --durations=40
+
+test-slow: bootstrap ## What `make test` leaves out for its time: a node lost in a run, a hundred simulated workers
+	$(PYTEST) tests/pods -m slow --durations=10
 
 unit: bootstrap ## Only the unit tests: seconds
 	$(PYTEST) tests/unit -m "not e2e"

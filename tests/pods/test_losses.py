@@ -109,6 +109,7 @@ def test_lost_workers_are_named_and_replaced_as_quota_and_races_allow(
     assert receipt_of(record)["clean"] is True
 
 
+@pytest.mark.slow
 def test_a_worker_whose_node_is_lost_is_replaced_on_another_and_named_while_its_end_is_unknown(
     dhctl: PodRuns, kubernetes_cluster: KubernetesCluster, foreign: Foreign
 ) -> None:

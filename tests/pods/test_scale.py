@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from pods.runs import PodRuns
 from pods.scale import scale
 
@@ -10,6 +11,7 @@ from testbeds.kubernetes.fixtures import KubernetesCluster
 WORKERS = 100
 
 
+@pytest.mark.slow
 def test_a_hundred_workers_and_no_more(dhctl: PodRuns, kubernetes_cluster: KubernetesCluster) -> None:
     scaled = scale(dhctl, kubernetes_cluster, WORKERS, wanted=WORKERS + 20, limit_s=100)
     assert scaled.workers == WORKERS, "all that may be, and none beyond workers.max"
