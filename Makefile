@@ -11,11 +11,13 @@ PYTEST := $(BIN)/python -m pytest
 ROOMS := infra stacks ray_jobs cli
 
 TESTBED := PYTHONPATH=tests $(BIN)/python -m testbeds.openstack
+K8S_TESTBED := PYTHONPATH=tests $(BIN)/python -m testbeds.kubernetes
 
-.PHONY: help bootstrap demo test unit lint format bench constraints clean testbed-install testbed-up testbed-down
+.PHONY: help bootstrap demo test test-slow unit lint format bench constraints clean testbed-install testbed-up testbed-down \
+  k8s-testbed-install k8s-testbed-up k8s-testbed-down
 
 help: ## Lists the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' Makefile
 
 bootstrap: ## Makes .venv and fetches the Pulumi engine; quick when both are there
 	@scripts/bootstrap.sh
@@ -23,8 +25,11 @@ bootstrap: ## Makes .venv and fetches the Pulumi engine; quick when both are the
 demo: bootstrap ## One training run on this machine: up, train, down, receipt
 	$(BIN)/dhctl run examples/prostate-local.yaml
 
-test: bootstrap ## All tests: unit, contract, jobs without a cluster, then whole runs here and on the OpenStack testbed
-	$(PYTEST) tests/unit tests/contract tests/jobs tests/testbeds tests/e2e tests/cloud --durations=40
+test: bootstrap ## All tests: unit, contract, jobs without a cluster, then whole runs here and on the testbeds
+	$(PYTEST) tests/unit tests/contract tests/jobs tests/testbeds tests/e2e tests/cloud tests/pods -m "not slow" --durations=40
+
+test-slow: bootstrap ## What `make test` leaves out for its time: a node lost in a run, a hundred simulated workers
+	$(PYTEST) tests/pods -m slow --durations=10
 
 unit: bootstrap ## Only the unit tests: seconds
 	$(PYTEST) tests/unit -m "not e2e"
@@ -43,6 +48,8 @@ format: bootstrap ## Rewrites the files as `make lint` wants them
 bench: bootstrap ## Measures, and writes the numbers down
 	$(BIN)/python tests/bench/measure.py
 	$(BIN)/python tests/bench/on_openstack.py
+	$(BIN)/python tests/bench/on_kubernetes.py
+	$(BIN)/python tests/bench/kubernetes_scale.py
 
 testbed-install: bootstrap ## Installs the Debian packages of the OpenStack testbed (root, once: 4 minutes)
 	$(TESTBED) install
@@ -52,6 +59,15 @@ testbed-up: bootstrap ## Starts the OpenStack testbed and leaves it running (roo
 
 testbed-down: bootstrap ## Stops it
 	$(TESTBED) down
+
+k8s-testbed-install: bootstrap ## Packages, programs and image of the Kubernetes testbed (root, once: 6 minutes)
+	$(K8S_TESTBED) install
+
+k8s-testbed-up: bootstrap ## Starts the Kubernetes testbed and leaves it running (root)
+	$(K8S_TESTBED) up
+
+k8s-testbed-down: bootstrap ## Stops it
+	$(K8S_TESTBED) down
 
 constraints: ## Resolves constraints.txt anew (UPGRADE=1: to the newest versions)
 	@uv=$$(command -v uv || echo .tools/bin/uv)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ from dhctl.stacks.targets import target_for
 
 if TYPE_CHECKING:
     from dhctl.infra.engine import Engine
+    from dhctl.infra.events import Report
+    from dhctl.infra.marked_run import MarkedRun
     from dhctl.infra.up import Tools
 
 
@@ -59,6 +62,34 @@ def engines(console: Console, interrupts: Interrupts | None) -> Callable[[RunRec
         return Engine(run, binary(run.home.root), console.report, sys.executable, interrupts)
 
     return engine_of
+
+
+@dataclass(frozen=True)
+class Reaper:
+    """Finding and ending runs of one place without a record of them."""
+
+    expired: Callable[[str | None], list[MarkedRun]]
+    end: Callable[[MarkedRun], MarkedRun]
+
+
+def openstack_reaper(cloud: str | None, report: Report) -> Reaper:
+    """Of a project. Raises CloudError."""
+    from dhctl.infra.openstack import reap
+    from dhctl.infra.openstack.cloud import connect
+    from dhctl.infra.openstack.section import OpenStackSection
+
+    project = connect(OpenStackSection(cloud=cloud))
+    return Reaper(lambda run_id: reap.expired(project, report, run_id), lambda run: reap.end(project, run, report))
+
+
+def kubernetes_reaper(context: str | None, namespace: str | None, report: Report) -> Reaper:
+    """Of a namespace, or of all that the caller may list. Raises ClusterApiError."""
+    from dhctl.infra.kubernetes import reap
+    from dhctl.infra.kubernetes.client import connect
+    from dhctl.infra.kubernetes.section import KubernetesSection
+
+    cluster = connect(KubernetesSection(context=context, namespace=namespace))
+    return Reaper(lambda run_id: reap.expired(cluster, run_id, namespace), lambda run: reap.end(cluster, run, report))
 
 
 def tools(spec: RunSpec, console: Console, interrupts: Interrupts) -> Tools:

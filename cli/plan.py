@@ -34,6 +34,7 @@ def command(spec_file: Path, target: str | None, strict: bool, as_json: bool) ->
 
     spec = factory.spec(spec_file, target)
     place = target_for(spec.target)
+    spec = place.settle(spec)
     needed, planned = requirements(spec, place), place.plan(spec)
     usual = usual_durations(factory.home(), spec)
     body = {

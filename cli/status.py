@@ -11,7 +11,7 @@ from dhctl.cli import options
 @options.run_argument
 @options.as_json
 def command(run: str, as_json: bool) -> None:
-    """Show one run: its state, lease, nodes, job, and the receipt when it is over."""
+    """Show one run: its state, lease, nodes, job, while it is up what went wrong, and the receipt when it is over."""
     from dhctl.cli import factory
     from dhctl.cli.console import Console
     from dhctl.cli.tables import plain_table, receipt_table

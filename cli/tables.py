@@ -13,7 +13,7 @@ from dhctl.infra.receipt import Leftover, Receipt
 from dhctl.infra.status import local_time
 
 if TYPE_CHECKING:
-    from dhctl.infra.openstack.reap import MarkedRun
+    from dhctl.infra.marked_run import MarkedRun
 
 STATES = {"none": "[green]nothing[/green]", "left": "[red]LEFT[/red]", "unknown": "[yellow]UNKNOWN[/yellow]"}
 
@@ -36,7 +36,8 @@ def receipt_table(receipt: Receipt) -> RenderableType:
     left = [_leftover(found) for found in receipt.leftovers]
     made = ", ".join(f"{count} {what}" for what, count in receipt.created.items()) or "nothing"
     verdict = "[bold green]clean: nothing is left[/bold green]" if receipt.clean else "[bold red]NOT clean[/bold red]"
-    return Group(table, *left, f"Made in its life: {made}. {verdict}")
+    remarks = [escape(remark) for remark in receipt.remarks]
+    return Group(table, *left, *remarks, f"Made in its life: {made}. {verdict}")
 
 
 def reaped_table(run: MarkedRun) -> RenderableType:

@@ -17,7 +17,7 @@ from dhctl.infra.errors import AdmissionError
 from dhctl.infra.events import Report, Warned
 from dhctl.infra.home import nearest_existing
 from dhctl.infra.object_store import problem_with
-from dhctl.infra.spec import PHANTOMS, RunSpec
+from dhctl.infra.spec import PHANTOMS, RunSpec, TargetName
 from dhctl.infra.spec_file import nearest
 from dhctl.infra.target import Requirement, Target
 from dhctl.infra.units import format_size
@@ -41,6 +41,7 @@ def admit(spec: RunSpec, target: Target, report: Report, *, strict: bool = False
 
     Raises AdmissionError with every problem at once; with `strict` a warning is a problem too.
     """
+    spec = target.settle(spec)
     found = requirements(spec, target)
     problems = refused(found, strict=strict)
     if problems:
@@ -149,6 +150,9 @@ def _data(spec: RunSpec) -> Iterator[Requirement]:
         yield Requirement("data", "readable", spec.data.partition("?")[0], problem)
         return
     problem = ""
+    if spec.target is TargetName.KUBERNETES and spec.kubernetes.has_folder(spec.data):
+        yield Requirement("data", "in a volume of the pods", spec.data)
+        return
     if "://" in spec.data:
         problem = f"data {spec.data} is of an unknown kind; use a folder or an s3:// URL"
     elif spec.data == PHANTOMS:

@@ -30,7 +30,7 @@ class Finding:
 
 def examine(home: Home) -> list[Finding]:
     """Everything, in the order in which a user would mend it."""
-    return [*_engine(home), *_target_local(home), *_target_openstack(home), *_jobs()]
+    return [*_engine(home), *_target_local(home), *_target_openstack(home), *_target_kubernetes(home), *_jobs()]
 
 
 def _engine(home: Home) -> Iterator[Finding]:
@@ -68,6 +68,23 @@ def _target_openstack(home: Home) -> Iterator[Finding]:
     named = os.environ.get("OS_CLOUD") or os.environ.get("OS_AUTH_URL")
     told = named or "neither OS_CLOUD nor OS_AUTH_URL is set; openstack.cloud of a spec may name the cloud"
     yield Finding("openstack", "credentials", bool(named), False, told)
+
+
+def _target_kubernetes(home: Home) -> Iterator[Finding]:
+    """Whether there is a way to a cluster; whether it is open is asked by `dhctl plan`."""
+    from dhctl.infra.kubernetes.client import ClusterApiError, connect
+    from dhctl.infra.kubernetes.network import UNKNOWN, newest_finding
+    from dhctl.infra.kubernetes.section import KubernetesSection
+
+    try:
+        cluster = connect(KubernetesSection())
+    except ClusterApiError as error:
+        yield Finding("kubernetes", "kubeconfig", False, False, str(error))
+        return
+    yield Finding("kubernetes", "kubeconfig", True, False, f"context {cluster.context} at {cluster.host}")
+    network = newest_finding(home, cluster.host)
+    enforced, told = (network.enforced, network.text) if network else (False, UNKNOWN)
+    yield Finding("kubernetes", "NetworkPolicy", enforced, False, told)
 
 
 def _installed(name: str) -> str | None:

@@ -92,6 +92,7 @@ class TakeDown:
             reason=_first_reason(entries, reason),
             checks=tuple(checks),
             created=_count_created(entries),
+            remarks=_remarks(entries),
         )
 
     def _steps(self) -> list[tuple[str, Callable[[], None]]]:
@@ -163,6 +164,13 @@ def _count_created(entries: list[Entry]) -> dict[str, int]:
         elif entry.phase == "done" and entry.act == "resource.create":
             counts[str(entry.detail["kind"])] += 1
     return dict(counts)
+
+
+def _remarks(entries: list[Entry]) -> tuple[str, ...]:
+    """What a stranger met who tried the cluster's doors, where that was tried."""
+    probed = last(entries, "probe.network", "note")
+    words = str(probed.detail.get("words", "")) if probed else ""
+    return (words,) if words else ()
 
 
 def _look_at_stack(record: RunRecord) -> list[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,9 @@ from dhctl.infra.errors import ClusterError
 
 KNOCK_S = 45.0
 """How long a door may take to answer a stranger: a raylet on a busy machine takes its time at first."""
+
+PAUSE_S = 0.2
+"""Between tries of a door whose connection broke."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,13 @@ def _probe_grpc(door: str, address: str, method: str) -> Probe:
     import grpc  # heavy, and only needed here
 
     def knock(*metadata: tuple[str, str]) -> str:
+        """A connection that breaks is no answer: another one is tried for as long as one knock may take."""
+        until = time.monotonic() + KNOCK_S
+        while (answer := ask(*metadata)) == "UNAVAILABLE" and time.monotonic() < until:
+            time.sleep(PAUSE_S)
+        return answer
+
+    def ask(*metadata: tuple[str, str]) -> str:
         with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
             try:

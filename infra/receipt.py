@@ -57,6 +57,8 @@ class Receipt:
     reason: str
     checks: tuple[Check, ...]
     created: dict[str, int]
+    remarks: tuple[str, ...] = ()
+    """What was found out in its life about the place, in words; they have no part in the verdict."""
 
     @property
     def clean(self) -> bool:
@@ -90,12 +92,13 @@ class Receipt:
     @classmethod
     def from_dict(cls, body: dict[str, Any]) -> Self:
         """What `to_dict` wrote."""
-        fields = {k: v for k, v in body.items() if k not in ("clean", "checks")}
+        fields = {k: v for k, v in body.items() if k not in ("clean", "checks", "remarks")}
         checks = tuple(
             Check(c["place"], c["looked_for"], tuple(Leftover(**f) for f in c["found"]), c["unknown"])
             for c in body["checks"]
         )
-        return cls(checks=checks, **fields)
+        remarks = tuple(body.get("remarks", ()))  # receipts of older versions have none
+        return cls(checks=checks, remarks=remarks, **fields)
 
 
 def now() -> str:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic.json_schema import GenerateJsonSchema
 
+from dhctl.infra.kubernetes.section import KubernetesSection
 from dhctl.infra.openstack.section import OpenStackSection
 from dhctl.infra.spec_base import Frozen
 from dhctl.infra.units import Duration, Size, format_duration
@@ -28,6 +29,7 @@ class TargetName(StrEnum):
 
     LOCAL = "local"
     OPENSTACK = "openstack"
+    KUBERNETES = "kubernetes"
 
 
 class Workers(Frozen):
@@ -126,6 +128,7 @@ class RunSpec(Frozen):
     `dhctl run --resume RUN`."""
     local: LocalSection = LocalSection()
     openstack: OpenStackSection = OpenStackSection()
+    kubernetes: KubernetesSection = KubernetesSection()
 
     @model_validator(mode="after")
     def _job_fits(self) -> Self:

@@ -10,6 +10,7 @@ from pathlib import Path
 from dhctl.infra.errors import ClusterError
 from dhctl.infra.home import storage_errors
 from dhctl.infra.ssh_client import SshEndpoint, exchange, require, run
+from dhctl.infra.untrusted_tar import extract
 
 # A connection that breaks looks to `head` like the end of the file: hence the count of bytes.
 _STORE = """
@@ -86,21 +87,10 @@ def fetch(
         if done.returncode != _CHANGED_WHILE_READ:
             require(endpoint, done, f"reading {told}")
         tar.seek(0)
-        left_out: list[str] = []
-
-        def kept(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-            try:
-                return tarfile.data_filter(member, path)
-            except tarfile.FilterError:
-                left_out.append(member.name)
-                return None
-
         try:
-            with tarfile.open(fileobj=tar, mode="r:") as archive:
-                archive.extractall(into, filter=kept)
+            return extract(tar, into)
         except tarfile.TarError as error:
             raise ClusterError(f"only a part of {told} came from {endpoint.place} ({error})") from error
-    return tuple(left_out)
 
 
 def _as_root(words: list[str], sudo: bool) -> list[str]:

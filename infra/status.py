@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from dhctl.infra.errors import ClusterError, NotUpError, StateFolderError
+from dhctl.infra.errors import ClusterError, DhctlError, NotUpError, StateFolderError
 from dhctl.infra.ray_api import alive_nodes
 from dhctl.infra.receipt import Receipt
 from dhctl.infra.record import RunRecord, RunState
@@ -15,6 +16,10 @@ from dhctl.infra.target import Target
 from dhctl.infra.units import format_duration
 
 TIME = "%Y-%m-%d %H:%M:%S"
+TROUBLES_S = 20.0
+"""How long a place may take to tell what went wrong; all else is told without it."""
+
+LIVING = (RunState.UP, RunState.TRAINING)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Status:
     token_file: str
     result: dict[str, Any] | None
     receipt: Receipt | None
+    troubles: list[str] = field(default_factory=list)
+    """What the target says went wrong, newest last; none of a run that is over."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -35,6 +42,7 @@ class Status:
             **summary(self.record),
             "workers": self.workers,
             "dashboard_url": self.dashboard_url,
+            "troubles": self.troubles,
             "job": self.result,
             "record": str(self.record.folder),
             "receipt": self.receipt.to_dict() if self.receipt else None,
@@ -53,6 +61,7 @@ class Status:
             rows.append(("dashboard", f"{self.dashboard_url} (it asks for the token, in {self.token_file})"))
         if not gone:
             rows.append(("workers", "Ray does not answer" if self.workers is None else str(self.workers)))
+        rows += [("trouble", sentence) for sentence in self.troubles]
         if self.result:
             rows.append(("job", f"{self.result['status']} in {self.result['seconds']:.0f} s"))
         return [*rows, ("record", str(self.record.folder))]
@@ -98,4 +107,22 @@ def look(record: RunRecord, target: Target) -> Status:
     result = json.loads(result_path.read_text()) if result_path.exists() else None
     receipt_path = record.receipt_path
     receipt = Receipt.from_dict(json.loads(receipt_path.read_text())) if receipt_path.exists() else None
-    return Status(record, record.state(), workers, url, token_file, result, receipt)
+    state = record.state()
+    troubles = troubles_of(record, target) if state in LIVING else []
+    return Status(record, state, workers, url, token_file, result, receipt, troubles)
+
+
+def troubles_of(record: RunRecord, target: Target) -> list[str]:
+    """The target's sentences; one on why there are none where the place does not answer in time."""
+    found: list[list[str]] = []
+
+    def ask() -> None:
+        try:
+            found.append(target.troubles(record))
+        except DhctlError as error:  # such as credentials that are gone
+            found.append([f"what went wrong cannot be told: {error}"])
+
+    asking = threading.Thread(target=ask, daemon=True)  # one that hangs does not keep the command from its end
+    asking.start()
+    asking.join(TROUBLES_S)
+    return found[0] if found else [f"what went wrong is not known: nobody answered within {TROUBLES_S:g} s"]

@@ -64,6 +64,9 @@ class Target(Protocol):
     def program(self, record: RunRecord) -> Program:
         """The Pulumi program of this run. Each resource carries the run's mark, or its name does."""
 
+    def settle(self, spec: RunSpec) -> RunSpec:
+        """The spec with what it leaves to the place decided. Never writes; as it is where the place does not answer."""
+
     def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
         """The spec with no more workers at most than the target can take now, and a warning; "" when all fit."""
 
@@ -73,10 +76,10 @@ class Target(Protocol):
     def troubles(self, record: RunRecord) -> list[str]:
         """Sentences on what went wrong that only the target knows, such as why a server did not start. Never raises."""
 
-    def probe_outside(self, record: RunRecord) -> list[str]:
-        """Doors of the cluster that were tried from here, past any tunnel, and found closed.
+    def probe_outside(self, record: RunRecord) -> str:
+        """What a stranger meets who comes past any tunnel, as a sentence; "" where nothing was tried.
 
-        Raises ClusterError when one is open.
+        Raises ClusterError when the run must not go on like that.
         """
 
     def endpoint(self, record: RunRecord) -> SshEndpoint:

@@ -15,6 +15,7 @@ from dhctl.infra.spec import RunSpec, TargetName
 REFERENCE_S = {
     TargetName.LOCAL: {"up": 10.0, "down": 3.0},
     TargetName.OPENSTACK: {"up": 60.0, "down": 30.0},
+    TargetName.KUBERNETES: {"up": 40.0, "down": 20.0},
 }
 """Measured on two cores (docs/benchmarks.md); a job's time depends on the job, so there is no reference for it."""
 

@@ -19,5 +19,9 @@ def target_for(name: TargetName) -> Target:
             from dhctl.stacks.openstack.target import OpenStackTarget
 
             return OpenStackTarget()
+        case TargetName.KUBERNETES:
+            from dhctl.stacks.kubernetes.target import KubernetesTarget
+
+            return KubernetesTarget()
         case _:
             assert_never(name)

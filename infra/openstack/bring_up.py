@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING
 
 from openstack.connection import Connection as Cloud
 
+from dhctl.infra.node.layout import AGENT_PORTS, CLIENT_PORT, DASHBOARD_PORT, GCS_PORT, RAYLET_PORT, WORKER_PORTS
 from dhctl.infra.openstack.choices import Choices, look_up
 from dhctl.infra.openstack.mark import HEAD, Mark
-from dhctl.infra.openstack.node.layout import (
-    AGENT_PORTS,
-    CLIENT_PORT,
-    DASHBOARD_PORT,
-    ENROLMENT_PORT,
-    GCS_PORT,
-    RAYLET_PORT,
-    WORKER_PORTS,
-)
+from dhctl.infra.openstack.node.layout import ENROLMENT_PORT
 from dhctl.infra.openstack.node.settings import NodeSettings
-from dhctl.infra.openstack.secrets import RunSecrets
+from dhctl.infra.openstack.secrets import HeadSecrets
 from dhctl.infra.openstack.userdata import head_user_data, requirements_for
 from dhctl.infra.ray_api import Connection
 from dhctl.infra.record import RunRecord
@@ -108,7 +101,7 @@ def forwards(address: str) -> dict[str, tuple[str, int]]:
 
 def connection(record: RunRecord, address: str, ports: Mapping[str, int]) -> Connection:
     """Ray through the local ends of a tunnel. Raises OSError when the token is gone."""
-    token_file = RunSecrets.of(record).token_file
+    token_file = HeadSecrets.of(record).token_file
     return Connection(
         dashboard_url=f"http://127.0.0.1:{ports['dashboard']}",
         gcs_address=f"127.0.0.1:{ports['gcs']}",

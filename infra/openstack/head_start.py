@@ -17,7 +17,7 @@ from dhctl.infra.events import Noted, Report
 from dhctl.infra.interrupts import Interrupts
 from dhctl.infra.openstack.cloud import RAISED, cloud_errors, node_access
 from dhctl.infra.openstack.node.console import PREFIX
-from dhctl.infra.openstack.secrets import RunSecrets
+from dhctl.infra.openstack.secrets import HeadSecrets
 from dhctl.infra.openstack.userdata import CODE_PATH, SECRETS_PATH, code_tar, console_events
 from dhctl.infra.record import RunRecord
 from dhctl.infra.ssh import SshEndpoint
@@ -66,7 +66,7 @@ class HeadStart:
             "application_credential_id": told["credential_id"],
             "application_credential_secret": secret["credential_secret"],
         }
-        files = {CODE_PATH: code_tar(), SECRETS_PATH: RunSecrets.of(self._record).for_nodes(credential)}
+        files = {CODE_PATH: code_tar(), SECRETS_PATH: HeadSecrets.of(self._record).for_nodes(credential)}
         push = partial(ssh.push_files, self._endpoint, files)
         ssh.with_first_login(push, LOGIN_S, self._interrupts.check)
 

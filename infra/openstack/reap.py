@@ -3,54 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-import time
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from openstack.connection import Connection
 
-from dhctl.infra.errors import UnknownRunError
 from dhctl.infra.events import Report, Warned
 from dhctl.infra.ledger import Ledger
+from dhctl.infra.marked_run import MarkedRun, past_lease
 from dhctl.infra.openstack import inventory
 from dhctl.infra.openstack.cloud import CloudError
 from dhctl.infra.openstack.kinds import Owned, Project
 from dhctl.infra.openstack.sweep import Sweep
-from dhctl.infra.receipt import Check
-
-
-@dataclass(frozen=True)
-class MarkedRun:
-    """A run as the project's lists tell of it. `checks` are there when it was ended."""
-
-    run_id: str
-    expires_at: int
-    owned: tuple[Owned, ...]
-    checks: tuple[Check, ...] = field(default=())
-
-    @property
-    def clean(self) -> bool:
-        """Ended, looked for again, and nothing found."""
-        return bool(self.checks) and all(check.state == "none" for check in self.checks)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        ends = datetime.fromtimestamp(self.expires_at, UTC).isoformat() if self.expires_at else None
-        had = [{"kind": o.kind, "id": o.id, "name": o.name} for o in self.owned]
-        left = [asdict(leftover) for check in self.checks for leftover in check.found]
-        unknown = {check.place: check.unknown for check in self.checks if check.unknown}
-        ended = bool(self.checks)
-        return {
-            "run": self.run_id,
-            "lease_ends": ends,
-            "had": had,
-            "ended": ended,
-            "clean": self.clean,
-            "left": left,
-            "unknown": unknown,
-        }
 
 
 def marked_runs(connection: Connection, report: Report) -> list[MarkedRun]:
@@ -70,13 +33,7 @@ def expired(connection: Connection, report: Report, run_id: str | None = None) -
     A run of which only things are left that tell no expiry (a keypair, a server group) is not past it: nobody knows.
     Raises CloudError, UnknownRunError.
     """
-    runs = marked_runs(connection, report)
-    if run_id is None:
-        return [run for run in runs if 0 < run.expires_at < time.time()]
-    named = [run for run in runs if run.run_id == run_id]
-    if not named:
-        raise UnknownRunError(run_id, [run.run_id for run in runs])
-    return named
+    return past_lease(marked_runs(connection, report), run_id)
 
 
 def end(connection: Connection, run: MarkedRun, report: Report) -> MarkedRun:

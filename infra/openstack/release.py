@@ -9,6 +9,7 @@ from __future__ import annotations
 from dhctl.infra import ssh
 from dhctl.infra.errors import ClusterError
 from dhctl.infra.events import Report
+from dhctl.infra.head_ledger import adopt_ledger
 from dhctl.infra.ledger import Ledger, last
 from dhctl.infra.openstack.inventory import find
 from dhctl.infra.openstack.kinds import KINDS, Kind, Owned, Project
@@ -80,16 +81,3 @@ def collect(record: RunRecord, head: SshEndpoint) -> None:
     except ClusterError:  # an autoscaler that does not stop: its log may tell why
         ssh.fetch(head, LOG_FOLDERS, record.logs_dir, timeout_s=FETCH_S)
     adopt_ledger(record)
-
-
-def adopt_ledger(record: RunRecord) -> None:
-    """Writes what the head made and ended on its own into the run's ledger, once."""
-    told = Ledger(record.logs_dir / "ledger.jsonl").entries()
-    seen = {(e.act, e.phase, e.detail.get("node")) for e in record.ledger.entries() if e.detail.get("by") == "head"}
-    for entry in told:
-        key = (entry.act, entry.phase, entry.detail.get("node"))
-        if key not in seen:
-            seen.add(key)
-            record.ledger.note(
-                entry.act, entry.phase, **{**entry.detail, "by": "head", "at_head": entry.at.isoformat()}
-            )

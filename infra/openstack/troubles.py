@@ -8,10 +8,10 @@ from typing import Any
 
 from dhctl.infra import ssh
 from dhctl.infra.errors import DhctlError
+from dhctl.infra.node.layout import HOME
 from dhctl.infra.openstack.cloud import RAISED
 from dhctl.infra.openstack.kinds import Project
 from dhctl.infra.openstack.mark import Mark
-from dhctl.infra.openstack.node.layout import HOME
 from dhctl.infra.ssh import SshEndpoint
 
 EVENTS = f"{HOME}/log/events.jsonl"

@@ -8,16 +8,17 @@ system's Python. It holds no secret: it stands in Pulumi's state, and everybody 
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from dhctl.infra.openstack.node import layout
+from dhctl.infra.node import layout
+from dhctl.infra.node.stop import STOP
 from dhctl.infra.openstack.node.console import console_events
 from dhctl.infra.openstack.node.settings import NodeSettings
-from dhctl.infra.openstack.node.stop import STOP
 from dhctl.infra.openstack.requirements import requirements_for
 
 __all__ = [
@@ -44,13 +45,18 @@ BOOT_PATH = f"{layout.HOME}/boot.pyz"
 STOP_AUTOSCALER = f"sudo -n python3 {BOOT_PATH} {STOP}"
 """Over SSH: ends the autoscaler and keeps anything new from starting. Can be repeated, also before the agent runs."""
 
-BOOT_MODULES = ("boot", "console", "gpus", "layout", "package_index", "python_for_ray", "settings", "stop")
+BOOT_MODULES = {
+    "node": ("layout", "stop"),
+    "openstack/node": ("boot", "console", "gpus", "layout", "package_index", "python_for_ray", "settings"),
+}
+"""By folder of dhctl.infra."""
+
 BOOT_MAIN = "import sys\nfrom dhctl.infra.openstack.node.boot import main\nsys.exit(main())\n"
-BOOT_FOLDERS = ("dhctl", "dhctl/infra", "dhctl/infra/openstack", "dhctl/infra/openstack/node")
+BOOT_FOLDERS = ("dhctl", "dhctl/infra", "dhctl/infra/node", "dhctl/infra/openstack", "dhctl/infra/openstack/node")
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The zip file's times: equal settings give equal user data, else Pulumi would make the server anew."""
 
-INFRA = Path(layout.__file__).resolve().parents[2]
+INFRA = Path(layout.__file__).resolve().parents[1]
 
 
 def head_user_data(settings: NodeSettings) -> str:
@@ -87,8 +93,9 @@ def _file(path: str, content: bytes, mode: str) -> dict[str, str]:
 def boot_archive() -> bytes:
     """The boot modules as a zip file that Python runs; the same bytes for the same modules."""
     files = {f"{folder}/__init__.py": b"" for folder in BOOT_FOLDERS} | {"__main__.py": BOOT_MAIN.encode()}
-    for module in BOOT_MODULES:
-        files[f"{BOOT_FOLDERS[-1]}/{module}.py"] = (INFRA / "openstack" / "node" / f"{module}.py").read_bytes()
+    for folder, modules in BOOT_MODULES.items():
+        for module in modules:
+            files[f"dhctl/infra/{folder}/{module}.py"] = (INFRA / folder / f"{module}.py").read_bytes()
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
         for name, content in sorted(files.items()):
@@ -97,13 +104,16 @@ def boot_archive() -> bytes:
 
 
 def code_tar() -> bytes:
-    """dhctl.infra as a compressed tar file, for PYTHONPATH: what the head's and workers' processes run from."""
+    """dhctl.infra as a compressed tar file, for PYTHONPATH: what the head's and workers' processes run from.
+
+    The same bytes for the same modules.
+    """
     target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w:gz", compresslevel=6) as packed:
+    with tarfile.open(fileobj=target, mode="w") as packed:
         for path in sorted(INFRA.rglob("*.py")):
             name = PurePosixPath("dhctl/infra") / path.relative_to(INFRA).as_posix()
             member = tarfile.TarInfo(str(name))
             content = path.read_bytes()
             member.size, member.mode = len(content), 0o644
             packed.addfile(member, io.BytesIO(content))
-    return target.getvalue()
+    return gzip.compress(target.getvalue(), 6, mtime=0)

@@ -76,6 +76,10 @@ class LocalTarget:
         settings = settings_of(record)
         return lambda: declare(settings)
 
+    def settle(self, spec: RunSpec) -> RunSpec:
+        """Nothing is left open."""
+        return spec
+
     def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
         """All or nothing: what the machine lacks was said by `admit`."""
         return spec, ""
@@ -87,9 +91,9 @@ class LocalTarget:
         """None: what goes wrong on this machine is in the nodes' logs."""
         return []
 
-    def probe_outside(self, record: RunRecord) -> list[str]:
-        """None: Ray's ports listen on all addresses of this machine (docs/guide.md, "Watching")."""
-        return []
+    def probe_outside(self, record: RunRecord) -> str:
+        """Nothing: Ray's ports listen on all addresses of this machine (docs/guide.md, "Watching")."""
+        return ""
 
     def endpoint(self, record: RunRecord) -> SshEndpoint:
         """There is none."""

@@ -11,13 +11,13 @@ from dhctl.infra.errors import NotUpError
 from dhctl.infra.events import Report
 from dhctl.infra.interrupts import Interrupts
 from dhctl.infra.ledger import last
+from dhctl.infra.node.layout import GCS_PORT
 from dhctl.infra.openstack import admission, bring_up, inventory, plan, release, troubles
 from dhctl.infra.openstack.cloud import CloudError, connect
 from dhctl.infra.openstack.head_start import HeadStart
 from dhctl.infra.openstack.kinds import Project
-from dhctl.infra.openstack.node.layout import GCS_PORT
 from dhctl.infra.openstack.node.rights import ACCESS_RULES
-from dhctl.infra.openstack.secrets import RunSecrets
+from dhctl.infra.openstack.secrets import HeadSecrets
 from dhctl.infra.openstack.section import OpenStackSection
 from dhctl.infra.openstack.sweep import Sweep
 from dhctl.infra.ray_api import Connection
@@ -58,8 +58,12 @@ class OpenStackTarget:
 
         found = bring_up.blueprint(record, cloud_of(record.spec.openstack))
         with record.ledger.act("secrets.create"):
-            public_key = RunSecrets.of(record).make()
+            public_key = HeadSecrets.of(record).make_key()
         return declare(found, public_key, ACCESS_RULES, bring_up.user_data_of(record, found.choices))
+
+    def settle(self, spec: RunSpec) -> RunSpec:
+        """Nothing is left open."""
+        return spec
 
     def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
         """As the quota says now."""
@@ -76,9 +80,10 @@ class OpenStackTarget:
         head = self._reachable(record)
         return [*found, *(troubles.of_workers(head) if head else [])]
 
-    def probe_outside(self, record: RunRecord) -> list[str]:
+    def probe_outside(self, record: RunRecord) -> str:
         """Ray's ports at the address from which the head is reached."""
-        return [str(door) for door in exposure.require_closed(self.endpoint(record).host, bring_up.CLOSED_PORTS)]
+        doors = exposure.require_closed(self.endpoint(record).host, bring_up.CLOSED_PORTS)
+        return f"closed to the outside: {', '.join(map(str, doors))}"
 
     def endpoint(self, record: RunRecord) -> SshEndpoint:
         """The head's floating IP, else its own address."""
@@ -87,7 +92,7 @@ class OpenStackTarget:
     @contextmanager
     def connect(self, record: RunRecord) -> Iterator[Connection]:
         """Through an SSH tunnel that ends with the block."""
-        outputs, secrets = self._outputs(record), RunSecrets.of(record)
+        outputs, secrets = self._outputs(record), HeadSecrets.of(record)
         if not secrets.token_file.exists():
             raise NotUpError(f"{record.run_id} is not up", f"`dhctl status {record.run_id}` shows what became of it")
         endpoint = self._endpoint(record, outputs)
@@ -113,12 +118,12 @@ class OpenStackTarget:
         project = self._project(record)
         left = Sweep(project, record.run_id, record.ledger, report).run()
         if not left or not release.servers(record, project):
-            RunSecrets.of(record).remove()
+            HeadSecrets.of(record).remove()
 
     def inventory(self, record: RunRecord) -> list[Check]:
         """The project's own lists, kind by kind, and the run's secrets."""
         reasons = inventory.refusals(record.ledger.entries())
-        return [*inventory.look(self._project(record), record.run_id, reasons), RunSecrets.of(record).look()]
+        return [*inventory.look(self._project(record), record.run_id, reasons), HeadSecrets.of(record).look()]
 
     @staticmethod
     def _project(record: RunRecord) -> Project:
@@ -136,7 +141,7 @@ class OpenStackTarget:
     @staticmethod
     def _endpoint(record: RunRecord, outputs: Mapping[str, object]) -> SshEndpoint:
         section: OpenStackSection = record.spec.openstack
-        secrets = RunSecrets.of(record)
+        secrets = HeadSecrets.of(record)
         return SshEndpoint(
             host=str(outputs.get("floating_ip") or outputs["address"]),
             user=section.user,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -18,34 +17,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.clouds import JOB, Samples, join, page, timed
 from cloud.runs import SECTION
 from dhctl.infra.engine_install import ensure_engine
 from dhctl.infra.events import ignore
 from dhctl.infra.home import default_root
 from dhctl.infra.ledger import last
-from dhctl.infra.ray_api import alive_nodes
-from dhctl.infra.record import RunRecord
-from dhctl.stacks.targets import target_for
 from e2e.driver import Dhctl, clean_environment
+from testbeds.object_store import object_store
 from testbeds.openstack.fixtures import OpenStackCloud
 from testbeds.openstack.layout import EXTERNAL_ADDRESS, Layout
-from testbeds.openstack.object_store import object_store
 from testbeds.openstack.plugin.install import install
 from testbeds.openstack.testbed import Testbed
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOOR = Path(__file__).with_name("openstack_floor.py")
-DEMAND = "demand at "
-EVERY_S, JOIN_LIMIT_S = 0.3, 180.0
-JOB = f"""import time, ray
-ray.init(log_to_driver=False)
-print("{DEMAND}", time.time(), flush=True)
-ray.get(ray.remote(num_cpus=1)(lambda: time.sleep(20)).remote())
-"""
 ROWS = (
     ("`dhctl plan` with live quota", "plan", "", 5.0),
     ("`up` to Ray answering on the head / plain script", "up", "floor up", 1.3),
@@ -53,7 +42,15 @@ ROWS = (
     ("worker: from demand to alive in Ray / plain script", "worker", "floor worker", 1.3),
     ("`down` with receipt / plain script", "down", "floor down", 1.3),
 )
-"""What, our sample, the floor's, and the goal: a ratio where there is a floor, else seconds; 0: none."""
+INTRO = """# Benchmarks on OpenStack
+
+Written by `make bench`: dhctl on the testbed (a real OpenStack on one
+machine) beside the same steps by a plain openstacksdk script, alternating in one run, medians.
+
+`up` and `down` are timed from the start of the process on both sides, a worker from the demand for it (here
+the first task's submission, there the request to nova) until Ray lists it. Pulumi's plugin is the tests'
+stand-in, unless DHCTL_TEST_OPENSTACK_PLUGIN named the official one.
+"""
 
 NOT_MET = """
 Goals that are not met: Pulumi starts its CLI twice for `up` and twice for `down`, and with it the stand-in plugin, a
@@ -64,8 +61,6 @@ of the project twice (0.2 s), copies the head's logs and stops the autoscaler (0
 openstacksdk is imported (0.8 s), as the script does. The stand-in looks more often than the official plugin would.
 """
 
-Samples = dict[str, list[float]]
-
 
 def one_round(dhctl: Dhctl, samples: Samples) -> None:
     """Every measurement once, the floor's first."""
@@ -73,9 +68,9 @@ def one_round(dhctl: Dhctl, samples: Samples) -> None:
         samples["floor up"].append(_floor(dhctl, "up", folder)[0])
         samples["floor worker"].append(float(_floor(dhctl, "worker", folder)[1]))
         samples["floor down"].append(_floor(dhctl, "down", folder)[0])
-    samples["plan"].append(_timed(dhctl, "plan", "spec.json"))
+    samples["plan"].append(timed(dhctl, "plan", "spec.json"))
     begun = datetime.now(UTC)
-    _timed(dhctl, "up", "spec.json")
+    timed(dhctl, "up", "spec.json")
     record = dhctl.record()
     entries = record.ledger.entries()
     answers, proven = last(entries, "head.ray", "done"), last(entries, "up", "done")
@@ -83,26 +78,8 @@ def one_round(dhctl: Dhctl, samples: Samples) -> None:
     assert proven is not None
     samples["up"].append((answers.at - begun).total_seconds())
     samples["up, proven"].append((proven.at - begun).total_seconds())
-    samples["worker"].append(_join(dhctl, record))
-    samples["down"].append(_timed(dhctl, "down", record.run_id))
-
-
-def _join(dhctl: Dhctl, record: RunRecord) -> float:
-    """Seconds from the first task, by the driver's clock, which is this machine's, until Ray tells of a worker.
-
-    Looked at through one tunnel, which is open before, as the floor's is.
-    """
-    with target_for(record.spec.target).connect(record) as connection:
-        train = dhctl.start("train", record.run_id, "--json")
-        end = time.monotonic() + JOIN_LIMIT_S
-        while len(alive_nodes(connection)) < 2:
-            assert time.monotonic() < end, f"no worker within {JOIN_LIMIT_S} s"
-            time.sleep(EVERY_S)
-        joined = time.time()
-    told, _ = train.communicate(timeout=180)
-    lines = [event["line"] for event in map(json.loads, told.splitlines()) if event.get("event") == "JobLogged"]
-    (demanded,) = (float(line.removeprefix(DEMAND)) for line in lines if line.startswith(DEMAND))
-    return joined - demanded
+    samples["worker"].append(join(dhctl, record))
+    samples["down"].append(timed(dhctl, "down", record.run_id))
 
 
 def _floor(dhctl: Dhctl, step: str, folder: Path) -> tuple[float, str]:
@@ -121,43 +98,6 @@ def _cleaned(dhctl: Dhctl, folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         _floor(dhctl, "clean", folder)
-
-
-def _timed(dhctl: Dhctl, *words: str) -> float:
-    started = time.monotonic()
-    done = dhctl(*words)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return time.monotonic() - started
-
-
-def table(samples: Samples, rounds: int) -> tuple[str, bool]:
-    """The page, and whether all goals are met."""
-    day, load = datetime.now(UTC).date().isoformat(), os.getloadavg()[2]
-    lines = ["# Benchmarks on OpenStack", "", "Written by `make bench`: dhctl on the testbed (a real OpenStack on one"]
-    lines += ["machine) beside the same steps by a plain openstacksdk script, alternating in one run, medians.", ""]
-    lines += [
-        "`up` and `down` are timed from the start of the process on both sides, a worker from the demand for it (here"
-    ]
-    lines += [
-        "the first task's submission, there the request to nova) until Ray lists it. Pulumi's plugin is the tests'"
-    ]
-    lines += ["stand-in, unless DHCTL_TEST_OPENSTACK_PLUGIN named the official one.", ""]
-    lines += [
-        f"{day}, {rounds} rounds, {os.cpu_count()} cores, Python {platform.python_version()}, load {load:.1f}.",
-        "",
-    ]
-    lines += ["| what | dhctl | floor | ratio | goal | met |", "|---|---|---|---|---|---|"]
-    good = True
-    for what, ours, floor, most in ROWS:
-        mine = median(samples[ours])
-        base = median(samples[floor]) if floor else 0.0
-        ratio = mine / base if floor else 0.0
-        met = not most or (ratio <= most if floor else mine < most)
-        good &= met
-        goal = f"at most {most}" if floor else f"below {most} s" if most else ""
-        cells = (f"{mine:.1f} s", f"{base:.1f} s" if floor else "", f"{ratio:.2f}" if floor else "", goal)
-        lines.append(f"| {what} | {' | '.join(cells)} | {'yes' if met else 'NO'} |")
-    return "\n".join(lines) + "\n" + ("" if good else NOT_MET), good
 
 
 def main() -> int:
@@ -197,7 +137,7 @@ def main() -> int:
     finally:
         if started:
             testbed.down()
-    text, good = table(samples, args.rounds)
+    text, good = page(INTRO, ROWS, samples, args.rounds, NOT_MET)
     print(text)
     args.write.write_text(text)
     return 0 if good else 1

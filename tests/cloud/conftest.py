@@ -15,8 +15,8 @@ from dhctl.infra.engine_install import ensure_engine
 from dhctl.infra.events import ignore
 from dhctl.infra.home import default_root
 from e2e.driver import clean_environment, end_started
+from testbeds.object_store import ObjectStore
 from testbeds.openstack.fixtures import OpenStackCloud, fault_proxy, openstack_cloud, s3_server
-from testbeds.openstack.object_store import ObjectStore
 from testbeds.openstack.plugin.install import install
 
 __all__ = ["fault_proxy", "openstack_cloud", "s3_server"]

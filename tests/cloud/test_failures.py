@@ -18,8 +18,9 @@ from dhctl.infra.ledger import last
 from dhctl.infra.openstack.mark import WORKER, Mark
 from dhctl.infra.record import RunRecord
 from e2e.driver import has
+from testbeds.faults import Fault, Status
 from testbeds.openstack.conditions import floating_ips_stay, quota
-from testbeds.openstack.fault_proxy import Fault, FaultProxy, Status
+from testbeds.openstack.fault_proxy import FaultProxy
 from testbeds.openstack.fixtures import OpenStackCloud
 
 INSTANCE = "openstack:compute/instance:Instance"

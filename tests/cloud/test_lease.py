@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from openstack.connection import Connection
 
@@ -31,27 +32,42 @@ def servers(cloud: Connection, record: RunRecord) -> list[str]:
     return sorted(s.name for s in cloud.compute.servers() if s.name.startswith(record.run_id))
 
 
-def test_a_worker_ends_the_run_when_client_and_head_are_gone_and_reap_the_rest(
+def test_nodes_end_their_servers_when_the_client_is_gone_and_reap_the_rest(
     dhctl: CloudRuns, cloud: Connection, openstack_cloud: OpenStackCloud, foreign: Foreign, tmp_path: Path
 ) -> None:
-    workers = {"min": 1, "max": 1, "memory": "512MiB"}
-    up = dhctl("up", dhctl.spec("pair", lease=f"{LEASE_S}s", workers=workers))
+    """Two runs side by side, as each takes minutes of waiting: of one only the head is left, of the other a worker."""
+    with_worker = _up_without_client(dhctl, "pair", {"min": 1, "max": 1, "memory": "512MiB"})
+    of_head = _up_without_client(dhctl, "hang", {"min": 0, "max": 1, "memory": "512MiB"})
+    head, worker = servers(cloud, with_worker)
+    assert (head, worker[: len(with_worker.run_id) + 3]) == (f"{with_worker.run_id}-head", f"{with_worker.run_id}-w-")
+    remove_server(cloud, cloud.compute.find_server(head, ignore_missing=False).id)
+    assert servers(cloud, of_head) == [f"{of_head.run_id}-head"]
+    for record in (of_head, with_worker):
+        assert wait_until(lambda run=record: servers(cloud, run) == [], LEASE_S + MARGIN_S, every_s=2), record.run_id
+    down = dhctl("down", of_head.run_id)
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert_nothing_marked(cloud, [of_head.run_id])
+    _reap(dhctl, cloud, with_worker, tmp_path)
+
+
+def _up_without_client(dhctl: CloudRuns, job: str, workers: dict[str, Any]) -> RunRecord:
+    up = dhctl("up", dhctl.spec(job, lease=f"{LEASE_S}s", workers=workers))
     assert up.returncode == 0, up.stdout + up.stderr
     record = dhctl.record()
     kill_keeper(record)
-    head, worker = servers(cloud, record)
-    assert (head, worker[: len(record.run_id) + 3]) == (f"{record.run_id}-head", f"{record.run_id}-w-")
-    remove_server(cloud, cloud.compute.find_server(head, ignore_missing=False).id)
-    assert wait_until(lambda: servers(cloud, record) == [], LEASE_S + MARGIN_S, every_s=2), servers(cloud, record)
+    return record
 
+
+def _reap(dhctl: CloudRuns, cloud: Connection, record: RunRecord, empty: Path) -> None:
+    """By the cloud's lists alone: what is past its lease goes, what is not stays."""
     living = MarkedThings(cloud)
     try:
         living.network()
-        dhctl.env["DHCTL_HOME"] = str(tmp_path / "empty")
+        dhctl.env["DHCTL_HOME"] = str(empty / "empty")
         before = leftovers(cloud)
         dry = dhctl("reap", "--dry-run", "--json")
         assert dry.returncode == 0, dry.stdout + dry.stderr
-        shown = {run["run"] for run in json.loads(dry.stdout)}
+        shown = {run["run"] for run in json.loads(dry.stdout)["runs"]}
         assert record.run_id in shown
         assert living.run_id not in shown
         assert leftovers(cloud) == before
@@ -64,15 +80,3 @@ def test_a_worker_ends_the_run_when_client_and_head_are_gone_and_reap_the_rest(
         living.remove()
         dhctl.env["DHCTL_HOME"] = str(dhctl.home)
     assert dhctl("down", record.run_id).returncode == 0
-
-
-def test_the_head_ends_the_run_when_the_client_is_gone(dhctl: CloudRuns, cloud: Connection) -> None:
-    up = dhctl("up", dhctl.spec("pair", lease="90s", workers={"min": 0, "max": 1, "memory": "512MiB"}))
-    assert up.returncode == 0, up.stdout + up.stderr
-    record = dhctl.record()
-    kill_keeper(record)
-    assert servers(cloud, record) == [f"{record.run_id}-head"]
-    assert wait_until(lambda: servers(cloud, record) == [], 90 + MARGIN_S, every_s=2), servers(cloud, record)
-    down = dhctl("down", record.run_id)
-    assert down.returncode == 0, down.stdout + down.stderr
-    assert_nothing_marked(cloud, [record.run_id])

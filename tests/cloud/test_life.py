@@ -12,10 +12,10 @@ from openstack.connection import Connection
 
 from cloud.runs import CloudRuns, assert_nothing_marked, workers
 from cloud.things import Foreign
-from dhctl.infra.openstack.secrets import RunSecrets
+from dhctl.infra.openstack.secrets import HeadSecrets
 from dhctl.infra.processes import wait_until
 from dhctl.infra.record import RunRecord
-from testbeds.openstack.object_store import ObjectStore
+from testbeds.object_store import ObjectStore
 
 CANARY = "canary-9c1f27d0a4"
 
@@ -58,7 +58,7 @@ def test_whole_life(
         check["place"] for check in receipt["checks"]
     }
     assert_nothing_marked(cloud, [record.run_id])
-    assert not RunSecrets.of(record).folder.exists()
+    assert not HeadSecrets.of(record).folder.exists()
     listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     assert [line for line in listed.splitlines() if record.run_id in line] == []
     again = dhctl("down", "pair")
@@ -67,7 +67,7 @@ def test_whole_life(
 
 def _assert_secrets_are_kept(record: RunRecord) -> None:
     """Private files are private, and neither state, ledger nor user data holds what they hold."""
-    secrets = RunSecrets.of(record)
+    secrets = HeadSecrets.of(record)
     for path in (secrets.key_file, secrets.token_file):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     hidden = [secrets.token_file.read_text(), secrets.key_file.read_text().splitlines()[2], CANARY]

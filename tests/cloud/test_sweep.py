@@ -18,8 +18,9 @@ from dhctl.infra.openstack.kinds import Project
 from dhctl.infra.openstack.section import OpenStackSection
 from dhctl.infra.openstack.sweep import Sweep
 from dhctl.infra.receipt import Leftover
+from testbeds.faults import Fault, Status
 from testbeds.openstack.conditions import floating_ips_stay
-from testbeds.openstack.fault_proxy import Fault, FaultProxy, Status
+from testbeds.openstack.fault_proxy import FaultProxy
 from testbeds.openstack.fixtures import OpenStackCloud
 
 

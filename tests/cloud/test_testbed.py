@@ -15,12 +15,13 @@ from keystoneauth1.exceptions import ConnectFailure
 from openstack import exceptions
 from openstack.connection import Connection
 
+from testbeds.faults import Cut, Fault, Hang, Status
+from testbeds.object_store import ObjectStore
 from testbeds.openstack.conditions import floating_ips_stay, quota, site_policy
-from testbeds.openstack.fault_proxy import Cut, Fault, FaultProxy, Hang, Status
+from testbeds.openstack.fault_proxy import FaultProxy
 from testbeds.openstack.fixtures import OpenStackCloud
 from testbeds.openstack.layout import ENDPOINTS, TOKEN_CACHE_S, Layout
 from testbeds.openstack.leftovers import leftovers
-from testbeds.openstack.object_store import ObjectStore
 
 PREFIX = "testbed-check"
 

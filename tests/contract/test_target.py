@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import pytest
+from pods.runs import section as pods_section
 
 from cloud.runs import SECTION
 from dhctl.infra.errors import NotUpError, RefusedError
@@ -17,10 +18,11 @@ from dhctl.infra.record import RunRecord, open_record
 from dhctl.infra.spec import RunSpec, TargetName
 from dhctl.infra.target import PlannedResource, Requirement, Target
 from dhctl.stacks.targets import target_for
+from testbeds.kubernetes.fixtures import KubernetesCluster
+from testbeds.object_store import ObjectStore
 from testbeds.openstack.fixtures import OpenStackCloud
-from testbeds.openstack.object_store import ObjectStore
 
-CLOUDS = {TargetName.OPENSTACK}
+CLOUDS = {TargetName.OPENSTACK, TargetName.KUBERNETES}
 """Targets that need a testbed."""
 
 pytestmark = pytest.mark.parametrize(
@@ -48,15 +50,22 @@ def section(name: TargetName, tmp_path: Path, request: pytest.FixtureRequest, mo
             for variable, value in {**cloud.env, **store.env}.items():
                 monkeypatch.setenv(variable, value)
             return {"openstack": SECTION, "output": "s3://contract/out"}
+        case TargetName.KUBERNETES:
+            cluster: KubernetesCluster = request.getfixturevalue("kubernetes_cluster")
+            pods_store: ObjectStore = request.getfixturevalue("kubernetes_s3")
+            namespace: str = request.getfixturevalue("namespace")
+            for variable, value in {**cluster.env, **pods_store.env}.items():
+                monkeypatch.setenv(variable, value)
+            return {"kubernetes": pods_section(namespace), "output": "s3://contract/out"}
         case _:
             assert_never(name)
 
 
 @pytest.fixture
-def spec(name: TargetName, section: Keys, tmp_path: Path) -> RunSpec:
-    """The smallest run there is."""
+def spec(target: Target, name: TargetName, section: Keys, tmp_path: Path) -> RunSpec:
+    """The smallest run there is, with what it leaves to the place decided, as admission does."""
     job = {"folder": str(tmp_path), "entrypoint": "python main.py"}
-    return RunSpec.model_validate({"name": "trial", "target": name, "job": job, **section})
+    return target.settle(RunSpec.model_validate({"name": "trial", "target": name, "job": job, **section}))
 
 
 @pytest.fixture
@@ -82,6 +91,12 @@ def test_admission_looks_and_does_not_write(target: Target, spec: RunSpec, tmp_p
     found = target.admit(spec)
     assert found
     assert all(isinstance(r, Requirement) and r.what and r.need and r.have for r in found)
+    assert everything(tmp_path) == before
+
+
+def test_what_is_decided_stays(target: Target, spec: RunSpec, tmp_path: Path) -> None:
+    before = everything(tmp_path)
+    assert target.settle(spec) == spec
     assert everything(tmp_path) == before
 
 

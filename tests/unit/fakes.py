@@ -82,6 +82,9 @@ class FakeTarget:
     def program(self, record: RunRecord) -> Program:
         return dict
 
+    def settle(self, spec: RunSpec) -> RunSpec:
+        return spec
+
     def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
         return spec, ""
 
@@ -91,8 +94,8 @@ class FakeTarget:
     def troubles(self, record: RunRecord) -> list[str]:
         return list(self.told)
 
-    def probe_outside(self, record: RunRecord) -> list[str]:
-        return []
+    def probe_outside(self, record: RunRecord) -> str:
+        return ""
 
     def endpoint(self, record: RunRecord) -> SshEndpoint:
         raise NotUpError("not up")

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dhctl.infra.openstack.node.layout import NodeFolder, write_json
+from dhctl.infra.node.layout import write_json
+from dhctl.infra.openstack.node.layout import ServerFolder
 from dhctl.infra.openstack.node.servers import ComputeError, Server
 from dhctl.infra.openstack.node.settings import NodeSettings
 
@@ -39,9 +40,9 @@ def make_node_settings(**changes: Any) -> NodeSettings:
     return NodeSettings(**{**values, **changes})
 
 
-def make_node_folder(path: Path, settings: NodeSettings | None = None) -> NodeFolder:
+def make_node_folder(path: Path, settings: NodeSettings | None = None) -> ServerFolder:
     """A node's folder as the boot leaves it."""
-    folder = NodeFolder(path)
+    folder = ServerFolder(path)
     folder.make()
     write_json(folder.settings, (settings or make_node_settings()).to_dict())
     write_json(folder.secrets, {"token": "t" * 64, "credential": {}, "env": {"AWS_PROFILE": "lab"}})
@@ -50,7 +51,7 @@ def make_node_folder(path: Path, settings: NodeSettings | None = None) -> NodeFo
     return folder
 
 
-def told_by(folder: NodeFolder) -> list[dict[str, Any]]:
+def told_by(folder: ServerFolder) -> list[dict[str, Any]]:
     """A node's events."""
     lines = folder.events.read_text().splitlines() if folder.events.exists() else []
     return [json.loads(line) for line in lines]

@@ -273,6 +273,9 @@ class NarrowTarget(FakeTarget):
         many = spec.workers.max > 2
         return [Requirement("quota: cores", str(spec.workers.max), "2", warning="only 2 fit; ask for quota" * many)]
 
+    def settle(self, spec: RunSpec) -> RunSpec:
+        return spec
+
     def shrink(self, spec: RunSpec) -> tuple[RunSpec, str]:
         workers = spec.workers.model_copy(update={"max": 2})
         return spec.model_copy(update={"workers": workers}), "workers.max is lowered to 2"

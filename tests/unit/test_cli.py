@@ -271,7 +271,7 @@ def test_doctor_is_a_table_or_json_and_writes_nothing(dhctl: Run, home: Home, mo
     assert "Pulumi CLI" in out
     assert "`dhctl doctor --install` installs the engine" in err
     body = json.loads(dhctl("doctor", "--json")[1].rpartition('{"event"')[0])
-    assert {f["area"] for f in body} == {"engine", "local", "openstack", "jobs"}
+    assert {f["area"] for f in body} == {"engine", "local", "openstack", "kubernetes", "jobs"}
     assert not home.root.exists()
 
 

@@ -17,17 +17,26 @@ from typing import Any, get_args
 
 import click
 import pytest
+import yaml
 from pydantic import TypeAdapter
 
 from dhctl.cli.main import VERBS, group, run_group
 from dhctl.infra import events
 from dhctl.infra.errors import ExitCode
+from dhctl.infra.kubernetes.rights import tenant_rules
 from dhctl.infra.spec import TargetName, schema
 from dhctl.infra.spec_file import parse_spec
 from dhctl.infra.units import format_duration, format_size
 
 REPO = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/reference.md", "docs/openstack.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/guide.md",
+    "docs/reference.md",
+    "docs/openstack.md",
+    "docs/kubernetes.md",
+)
 SESSION = "docs/guide.md"
 """Its cluster commands are run in their order; those of other pages must be among them."""
 
@@ -199,7 +208,7 @@ def _kind(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
         "object": "mapping",
         "integer": "whole number",
         "boolean": "`true` or `false`",
-        "array": "list of texts",
+        "array": "list of mappings" if node.get("items", {}).get("type") == "object" else "list of texts",
     }[node["type"]]
     return words + (f", {node['minimum']} to {node['maximum']}" if "minimum" in node else "")
 
@@ -253,3 +262,9 @@ def test_environment_of_a_job_in_the_guide() -> None:
     source = (REPO / "infra/bundle.py").read_text()
     told = set(re.findall(r"^\| `(DHCTL_\w+)` \|", (REPO / "docs/guide.md").read_text(), flags=re.MULTILINE))
     assert told == set(re.findall(r'"(DHCTL_\w+)":', source))
+
+
+def test_the_tenants_role_is_what_admission_asks_for() -> None:
+    text = (REPO / "docs" / "kubernetes.md").read_text()
+    (role,) = re.findall(r"```yaml\n(.*?kind: Role\nmetadata: \{name: dhctl-tenant\}.*?)```", text, re.DOTALL)
+    assert yaml.safe_load(role)["rules"] == list(tenant_rules())

@@ -2,128 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dhctl.infra.openstack.node import ray_head, ray_worker, site, stop, watched
-from dhctl.infra.openstack.node.journal import NodeJournal
-from dhctl.infra.openstack.node.layout import NodeFolder, read_json, write_json
-from dhctl.infra.openstack.node.ray_head import RayHead
+from dhctl.infra.node import ray_head, watched
+from dhctl.infra.node.journal import NodeJournal
+from dhctl.infra.node.layout import read_json
+from dhctl.infra.node.ray_head import RayHead
+from dhctl.infra.node.site import interface_of
+from dhctl.infra.openstack.node import ray_worker, site
+from dhctl.infra.openstack.node.agent import PROVIDER
+from dhctl.infra.openstack.node.layout import ServerFolder
 from dhctl.infra.openstack.node.ray_worker import RayWorker
 from dhctl.infra.openstack.node.settings import NodeSettings
-from dhctl.infra.openstack.node.site import NodeSite, interface_of
-from dhctl.infra.openstack.node.stop import start_ticks, stop_autoscaler
-from dhctl.infra.openstack.node.watched import Watched
+from dhctl.infra.openstack.node.site import ServerSite
 from unit.node_fakes import HEAD_NAME, RUN_ID, Clock, make_node_folder, make_node_settings, told_by
 
 SLEEP = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
-Eventually = Callable[..., None]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> NodeFolder:
+def folder(tmp_path: Path) -> ServerFolder:
     return make_node_folder(tmp_path / "node")
-
-
-# --- one process
-
-
-@pytest.fixture
-def ended() -> Iterator[list[Watched]]:
-    """Ends what a test watched."""
-    kept: list[Watched] = []
-    yield kept
-    for one in kept:
-        if one.process:
-            watched.stop(one.process, 0.1)
-
-
-def test_a_process_that_ends_is_started_again_after_longer_and_longer_pauses(
-    tmp_path: Path, ended: list[Watched], eventually: Eventually
-) -> None:
-    clock = Clock()
-    one = Watched(["/bin/sh", "-c", "exit 1"], dict(os.environ), tmp_path / "log", clock=clock.monotonic)
-    ended.append(one)
-    pauses = []
-    for _ in range(7):
-        assert one.keep()
-        process = one.process
-        assert process
-        process.wait(5)
-        pause = 0
-        while not one.keep():
-            clock.now += 1
-            pause += 1
-            assert pause < 100
-        pauses.append(pause)
-        assert one.process
-        one.process.wait(5)
-        one.process = None
-        one._due = clock.now
-    assert pauses == [2, 4, 8, 16, 30, 30, 30]
-
-
-def test_one_whose_work_is_done_is_not_started_again(tmp_path: Path, ended: list[Watched]) -> None:
-    clock = Clock()
-    one = Watched(["/bin/true"], dict(os.environ), tmp_path / "log", clock=clock.monotonic)
-    ended.append(one)
-    assert one.keep()
-    assert one.process
-    one.process.wait(5)
-    clock.now += 1000
-    assert not one.keep()
-
-
-def test_a_process_dies_with_the_agent_unless_it_survives(
-    tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]], eventually: Eventually
-) -> None:
-    code = "import os, sys, time; from pathlib import Path; from dhctl.infra.openstack.node.watched import spawn\n"
-    code += f"a = spawn({SLEEP!r}, {{}}, Path('log')); b = spawn({SLEEP!r}, {{}}, Path('log'), survives=True)\n"
-    code += "Path('pids').write_text(f'{a.pid} {b.pid} '); time.sleep(60)"
-    agent = start(sys.executable, "-c", code, cwd=tmp_path)
-    pids = tmp_path / "pids"
-    eventually(lambda: pids.exists() and pids.read_text().endswith(" "), 10)
-    dies, survives = map(int, pids.read_text().split())
-    agent.kill()
-    agent.wait(5)
-    eventually(lambda: not start_ticks(dies))
-    assert start_ticks(survives)
-    os.kill(survives, 9)
-
-
-# --- the end of the autoscaler
-
-
-def test_nothing_new_starts_and_a_lost_autoscaler_is_ended(
-    folder: NodeFolder, start: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stop, "GRACE_S", 0.1)
-    process = start(*SLEEP)
-    ticks = start_ticks(process.pid)
-    write_json(folder.agent, {"monitor": {"pid": process.pid, "ticks": ticks}})
-    stop_autoscaler(folder)
-    assert folder.stopping.exists()
-    assert process.wait(5) == -9
-    stop_autoscaler(folder)
-
-
-def test_another_process_of_the_same_number_is_left_alone(
-    folder: NodeFolder, start: Callable[..., subprocess.Popen[bytes]]
-) -> None:
-    process = start(*SLEEP)
-    write_json(folder.agent, {"monitor": {"pid": process.pid, "ticks": 1}})
-    stop_autoscaler(folder)
-    assert process.poll() is None
 
 
 # --- Ray's head
@@ -172,13 +81,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def make_site(folder: NodeFolder, settings: NodeSettings | None = None) -> NodeSite:
-    return NodeSite(settings or make_node_settings(), folder, NodeJournal(folder), {"AWS_PROFILE": "lab"})
+def make_site(folder: ServerFolder, settings: NodeSettings | None = None) -> ServerSite:
+    return ServerSite(settings or make_node_settings(), folder, NodeJournal(folder), {"AWS_PROFILE": "lab"})
 
 
-def test_a_head_comes_up_with_its_autoscaler(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
+def make_head(folder: ServerFolder) -> RayHead:
+    return RayHead(make_site(folder), {"module": PROVIDER})
+
+
+def test_a_head_comes_up_with_its_autoscaler(folder: ServerFolder, ray: Ray, clock: Clock) -> None:
     ray.answers = False
-    head = RayHead(make_site(folder))
+    head = make_head(folder)
     head.keep()
     head.keep()
     assert read_json(folder.agent)["state"] == "starting"
@@ -200,11 +113,11 @@ def test_a_head_comes_up_with_its_autoscaler(folder: NodeFolder, ray: Ray, clock
 
 
 def test_rays_environment_has_token_file_tables_and_the_jobs_keys(
-    folder: NodeFolder, ray: Ray, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    folder: ServerFolder, ray: Ray, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere")
     monkeypatch.setenv("PYTHONPATH", "/opt/dhctl-code")
-    RayHead(make_site(folder)).keep()
+    make_head(folder).keep()
     (env,) = ray.environments
     assert env["RAY_AUTH_TOKEN_PATH"] == str(folder.token)
     assert (env["RAY_AUTH_MODE"], env["AWS_PROFILE"], env["RAY_gcs_storage"]) == ("token", "lab", "rocksdb")
@@ -214,9 +127,11 @@ def test_rays_environment_has_token_file_tables_and_the_jobs_keys(
     assert not any("t" * 64 in word for word in (*ray.commands[0], *env.values()))
 
 
-def test_a_head_that_died_gets_a_new_id_and_the_autoscaler_follows(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
+def test_a_head_that_died_gets_a_new_id_and_the_autoscaler_follows(
+    folder: ServerFolder, ray: Ray, clock: Clock
+) -> None:
     (folder.ray_temp / "ray_current_cluster").write_text("old")
-    head = RayHead(make_site(folder))
+    head = make_head(folder)
     head.keep()
     head.keep()
     assert not (folder.ray_temp / "ray_current_cluster").exists()
@@ -233,10 +148,10 @@ def test_a_head_that_died_gets_a_new_id_and_the_autoscaler_follows(folder: NodeF
     head.end()
 
 
-def test_a_head_that_never_answers_fails_with_its_log(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
+def test_a_head_that_never_answers_fails_with_its_log(folder: ServerFolder, ray: Ray, clock: Clock) -> None:
     ray.answers = False
     (folder.logs / "ray.log").write_text("address already in use")
-    head = RayHead(make_site(folder))
+    head = make_head(folder)
     for _ in range(ray_head.TRIES):
         clock.now += 60
         head.keep()
@@ -250,8 +165,8 @@ def test_a_head_that_never_answers_fails_with_its_log(folder: NodeFolder, ray: R
     assert len(ray.started) == ray_head.TRIES
 
 
-def test_an_autoscaler_that_died_is_started_again(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
-    head = RayHead(make_site(folder))
+def test_an_autoscaler_that_died_is_started_again(folder: ServerFolder, ray: Ray, clock: Clock) -> None:
+    head = make_head(folder)
     head.keep()
     head.keep()
     ray.kill(1)
@@ -262,8 +177,8 @@ def test_an_autoscaler_that_died_is_started_again(folder: NodeFolder, ray: Ray, 
     assert read_json(folder.agent)["monitor"]["pid"] == ray.started[2].pid
 
 
-def test_once_stopping_there_is_no_autoscaler_any_more(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
-    head = RayHead(make_site(folder))
+def test_once_stopping_there_is_no_autoscaler_any_more(folder: ServerFolder, ray: Ray, clock: Clock) -> None:
+    head = make_head(folder)
     head.keep()
     head.keep()
     folder.stopping.touch()
@@ -276,20 +191,20 @@ def test_once_stopping_there_is_no_autoscaler_any_more(folder: NodeFolder, ray: 
     assert len(ray.started) == 3  # Ray again, for jobs' logs, and no autoscaler
 
 
-def test_no_ray_starts_after_the_lease(folder: NodeFolder, ray: Ray) -> None:
-    RayHead(make_site(folder, make_node_settings(expires_at=1000))).keep()
+def test_no_ray_starts_after_the_lease(folder: ServerFolder, ray: Ray) -> None:
+    RayHead(make_site(folder, make_node_settings(expires_at=1000)), {"module": PROVIDER}).keep()
     assert ray.started == []
 
 
 # --- Ray's node on a worker
 
 
-def worker_site(folder: NodeFolder) -> NodeSite:
+def worker_site(folder: ServerFolder) -> ServerSite:
     settings = make_node_settings().for_worker(f"{RUN_ID}-w-1", "127.0.0.1", "0" * 64, ["--num-cpus", "2"])
     return make_site(folder, settings)
 
 
-def test_a_worker_joins_with_what_the_autoscaler_asked_for(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
+def test_a_worker_joins_with_what_the_autoscaler_asked_for(folder: ServerFolder, ray: Ray, clock: Clock) -> None:
     worker = RayWorker(worker_site(folder))
     worker.keep()
     worker.keep()
@@ -300,7 +215,7 @@ def test_a_worker_joins_with_what_the_autoscaler_asked_for(folder: NodeFolder, r
     worker.end()
 
 
-def test_a_worker_that_had_joined_is_not_started_again(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
+def test_a_worker_that_had_joined_is_not_started_again(folder: ServerFolder, ray: Ray, clock: Clock) -> None:
     worker = RayWorker(worker_site(folder))
     worker.keep()
     worker.keep()
@@ -312,7 +227,7 @@ def test_a_worker_that_had_joined_is_not_started_again(folder: NodeFolder, ray: 
     assert read_json(folder.agent)["state"] == "ended"
 
 
-def test_a_worker_tries_a_few_times_to_join(folder: NodeFolder, ray: Ray, clock: Clock) -> None:
+def test_a_worker_tries_a_few_times_to_join(folder: ServerFolder, ray: Ray, clock: Clock) -> None:
     ray.answers = False
     worker = RayWorker(worker_site(folder))
     for number in range(ray_worker.TRIES):
@@ -324,7 +239,7 @@ def test_a_worker_tries_a_few_times_to_join(folder: NodeFolder, ray: Ray, clock:
     assert (told["state"], told["reason"]) == ("failed", "Ray's node ended with status -9, 5 times")
 
 
-def test_the_dashboard_is_asked_with_the_token(folder: NodeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dashboard_is_asked_with_the_token(folder: ServerFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             good = self.headers.get("Authorization") == "Bearer " + "t" * 64
@@ -337,7 +252,7 @@ def test_the_dashboard_is_asked_with_the_token(folder: NodeFolder, monkeypatch: 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         monkeypatch.setattr(ray_head, "DASHBOARD_PORT", server.server_address[1])
-        head = RayHead(make_site(folder))
+        head = make_head(folder)
         assert head._dashboard_answers()
         folder.token.write_text("wrong")
         assert not head._dashboard_answers()

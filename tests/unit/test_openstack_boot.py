@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from dhctl.infra.node.layout import read_json, write_json
 from dhctl.infra.openstack.node import boot, console, package_index, python_for_ray
 from dhctl.infra.openstack.node.boot import Boot
 from dhctl.infra.openstack.node.console import NodeConsole, console_events
 from dhctl.infra.openstack.node.enrolment import Enrolment, EnrolmentServer, allow
 from dhctl.infra.openstack.node.gpus import require_gpus
-from dhctl.infra.openstack.node.layout import NodeFolder, read_json, write_json
+from dhctl.infra.openstack.node.layout import ServerFolder
 from dhctl.infra.openstack.node.python_for_ray import BootError, Found, find_python, look_at
 from dhctl.infra.openstack.node.settings import NodeSettings
 from unit.node_fakes import HEAD_NAME, RUN_ID, make_node_folder, make_node_settings
@@ -275,8 +276,8 @@ def code_tar(name: str = "dhctl/infra/thing.py") -> bytes:
     return target.getvalue()
 
 
-def agent_that_says(state: str, **detail: Any) -> Callable[[NodeSettings, NodeFolder, str], None]:
-    def start(settings: NodeSettings, folder: NodeFolder, python: str) -> None:
+def agent_that_says(state: str, **detail: Any) -> Callable[[NodeSettings, ServerFolder, str], None]:
+    def start(settings: NodeSettings, folder: ServerFolder, python: str) -> None:
         write_json(folder.agent, {"state": state, **detail})
 
     return start
@@ -304,7 +305,7 @@ def test_a_head_boots(
 def test_a_head_that_gets_no_secrets_says_so(
     fits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = NodeFolder(tmp_path / "node")
+    folder = ServerFolder(tmp_path / "node")
     monkeypatch.setattr(boot, "SECRETS_S", 0.05)
     assert Boot(make_node_settings(python=fits), folder).run() == 1
     assert states(capsys)[-1]["reason"].startswith("no code and secrets came within")
@@ -334,7 +335,7 @@ def test_a_host_key_that_is_not_made_is_told(
 ) -> None:
     monkeypatch.setattr(boot, "HOST_KEY", tmp_path / "never.pub")
     monkeypatch.setattr(boot, "HOST_KEY_S", 0.05)
-    assert Boot(make_node_settings(python=fits), NodeFolder(tmp_path / "node")).run() == 1
+    assert Boot(make_node_settings(python=fits), ServerFolder(tmp_path / "node")).run() == 1
     assert "use an image with an SSH server" in states(capsys)[-1]["reason"]
 
 
@@ -350,7 +351,7 @@ def test_a_fault_of_ours_is_told_too(fits: str, tmp_path: Path, capsys: pytest.C
 
 
 @pytest.fixture
-def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NodeFolder]:
+def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerFolder]:
     """A head that enrols."""
     folder = make_node_folder(tmp_path / "head")
     folder.code.write_bytes(code_tar())
@@ -370,10 +371,10 @@ def worker(python: str, nonce: str, **changes: Any) -> NodeSettings:
 
 
 def test_a_worker_gets_all_it_needs_from_the_head_and_says_it_is_ready(
-    fits: str, head: NodeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fits: str, head: ServerFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(boot, "start_agent", agent_that_says("ready"))
-    folder = NodeFolder(tmp_path / "worker")
+    folder = ServerFolder(tmp_path / "worker")
     assert Boot(worker(fits, allow(head, WORKER)), folder).run() == 0
     assert read_json(folder.secrets) == read_json(head.secrets)
     assert folder.secrets.stat().st_mode & 0o077 == 0
@@ -382,21 +383,21 @@ def test_a_worker_gets_all_it_needs_from_the_head_and_says_it_is_ready(
 
 
 def test_a_worker_without_its_gpus_tells_the_head(
-    fits: str, head: NodeFolder, script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fits: str, head: ServerFolder, script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script("nvidia-smi", "printf '0\\n'")
     settings = worker(fits, allow(head, WORKER), worker_gpus=2)
-    assert Boot(settings, NodeFolder(tmp_path / "worker")).run() == 1
+    assert Boot(settings, ServerFolder(tmp_path / "worker")).run() == 1
     assert "the flavor gives 1" in read_json(head.reports / f"{WORKER}.json")["reason"]
     assert states(capsys)[-1]["state"] == "failed"
 
 
 def test_a_worker_that_is_refused_gives_up_at_once(
-    fits: str, head: NodeFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fits: str, head: ServerFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nonce = allow(head, WORKER)
     head.stopping.touch()
-    assert Boot(worker(fits, nonce), NodeFolder(tmp_path / "worker")).run() == 1
+    assert Boot(worker(fits, nonce), ServerFolder(tmp_path / "worker")).run() == 1
     assert "the run is being taken down" in states(capsys)[-1]["reason"]
 
 
@@ -405,7 +406,7 @@ def test_a_worker_waits_for_a_head_that_is_not_there_yet(
 ) -> None:
     monkeypatch.setattr(boot, "ENROLMENT_PORT", 9)
     monkeypatch.setattr(boot, "SECRETS_S", 0.1)
-    assert Boot(worker(fits, "0" * 64), NodeFolder(tmp_path / "worker")).run() == 1
+    assert Boot(worker(fits, "0" * 64), ServerFolder(tmp_path / "worker")).run() == 1
     assert "the head did not answer at 127.0.0.1:9" in states(capsys)[-1]["reason"]
 
 

@@ -13,7 +13,7 @@ from dhctl.infra.openstack import bring_up
 from dhctl.infra.openstack.choices import Choices
 from dhctl.infra.openstack.flavors import FlavorSize
 from dhctl.infra.openstack.mark import Mark
-from dhctl.infra.openstack.secrets import RunSecrets
+from dhctl.infra.openstack.secrets import HeadSecrets
 from unit.fake_openstack import cloud_record
 
 CHOICES = Choices("i1", "f-head", "f-worker", FlavorSize("gpu", 8, 32768, 80, 1), "n-out", "public", "", ("member",))
@@ -67,8 +67,8 @@ def test_user_data_holds_no_secret(home: Home, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "key-of-the-store")
     monkeypatch.setenv("OS_PASSWORD", "password-of-the-user")
     record = cloud_record(home)
-    secrets = RunSecrets.of(record)
-    secrets.make()
+    secrets = HeadSecrets.of(record)
+    secrets.make_key()
     user_data = bring_up.user_data_of(record, CHOICES)(*PLACE)
     files = json.loads(user_data.partition("\n")[2])["write_files"]
     told = b"".join(base64.b64decode(file["content"]) for file in files) + user_data.encode()
@@ -79,7 +79,7 @@ def test_user_data_holds_no_secret(home: Home, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_tunnel_carries_what_the_client_asks(home: Home) -> None:
     record = cloud_record(home)
-    RunSecrets.of(record).make()
+    HeadSecrets.of(record).make_key()
     assert bring_up.forwards("10.77.0.5") == {
         "dashboard": ("127.0.0.1", 8265),
         "gcs": ("10.77.0.5", 6379),
@@ -88,7 +88,7 @@ def test_a_tunnel_carries_what_the_client_asks(home: Home) -> None:
     made = bring_up.connection(record, "10.77.0.5", {"dashboard": 40001, "gcs": 40002, "raylet": 40003})
     assert (made.dashboard_url, made.gcs_address) == ("http://127.0.0.1:40001", "127.0.0.1:40002")
     assert (made.raylet_address, made.head_address) == ("127.0.0.1:40003", "10.77.0.5")
-    assert made.token == RunSecrets.of(record).token_file.read_text()
+    assert made.token == HeadSecrets.of(record).token_file.read_text()
     assert made.token not in repr(made)
 
 

@@ -13,7 +13,7 @@ from keystoneauth1 import exceptions as auth_errors
 from openstack.connection import Connection
 
 from dhctl.infra.openstack.node.compute import NovaCompute, connect
-from dhctl.infra.openstack.node.layout import NodeFolder
+from dhctl.infra.openstack.node.layout import ServerFolder
 from dhctl.infra.openstack.node.rights import ACCESS_RULES
 from dhctl.infra.openstack.node.servers import ComputeError
 from unit.node_fakes import RUN_ID
@@ -159,7 +159,7 @@ def test_a_connection_takes_nothing_from_the_nodes_own_environment(
         "verify": True,
         "endpoint_overrides": {"compute": "https://nova.example/v2.1"},
     }
-    made: Connection = connect(credential, NodeFolder(tmp_path))
+    made: Connection = connect(credential, ServerFolder(tmp_path))
     config = made.config
     assert config.config["auth"]["auth_url"] == "https://keystone.example/v3"
     assert (config.get_region_name(), config.get_interface("compute")) == ("here", "internal")

@@ -13,21 +13,22 @@ from typing import Any
 
 import pytest
 
+from dhctl.infra.node.layout import read_json
 from dhctl.infra.openstack.node import enrolment
 from dhctl.infra.openstack.node.enrolment import Enrolment, EnrolmentServer, Refusal, allow, forget_old
-from dhctl.infra.openstack.node.layout import NodeFolder, read_json
+from dhctl.infra.openstack.node.layout import ServerFolder
 from unit.node_fakes import RUN_ID, Clock, make_node_folder, told_by
 
 NODE = f"{RUN_ID}-w-0a0b0c0d"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> NodeFolder:
+def folder(tmp_path: Path) -> ServerFolder:
     return make_node_folder(tmp_path / "node")
 
 
 @pytest.fixture
-def url(folder: NodeFolder) -> Iterator[str]:
+def url(folder: ServerFolder) -> Iterator[str]:
     server = EnrolmentServer(("127.0.0.1", 0), Enrolment(folder))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -48,7 +49,7 @@ def ask(url: str, nonce: str, body: dict[str, Any] | None = None) -> tuple[int, 
             return error.code, json.loads(error.read())
 
 
-def test_a_worker_of_this_head_gets_code_and_secrets(folder: NodeFolder, url: str) -> None:
+def test_a_worker_of_this_head_gets_code_and_secrets(folder: ServerFolder, url: str) -> None:
     status, body = ask(f"{url}/enrol", allow(folder, NODE))
     assert status == 200
     assert base64.b64decode(body["code"]) == b"code"
@@ -57,14 +58,14 @@ def test_a_worker_of_this_head_gets_code_and_secrets(folder: NodeFolder, url: st
 
 
 @pytest.mark.parametrize("nonce", ["", "0" * 64, "../secrets", "A" * 64])
-def test_strangers_get_nothing(folder: NodeFolder, url: str, nonce: str) -> None:
+def test_strangers_get_nothing(folder: ServerFolder, url: str, nonce: str) -> None:
     allow(folder, NODE)
     for path, body in (("/enrol", None), ("/report", {"node": NODE, "reason": "x"})):
         assert ask(url + path, nonce, body) == (403, {"reason": "no worker of this run has this nonce"})
     assert list(folder.reports.iterdir()) == []
 
 
-def test_the_nonce_itself_is_not_on_disk(folder: NodeFolder) -> None:
+def test_the_nonce_itself_is_not_on_disk(folder: ServerFolder) -> None:
     nonce = allow(folder, NODE)
     (path,) = folder.nonces.iterdir()
     assert nonce not in path.name
@@ -73,7 +74,7 @@ def test_the_nonce_itself_is_not_on_disk(folder: NodeFolder) -> None:
 
 
 def test_an_answer_that_got_lost_can_be_asked_for_again_from_there_only(
-    folder: NodeFolder, monkeypatch: pytest.MonkeyPatch
+    folder: ServerFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(enrolment, "time", clock)
@@ -88,7 +89,7 @@ def test_an_answer_that_got_lost_can_be_asked_for_again_from_there_only(
     assert [e["kind"] for e in told_by(folder)] == ["enrolled"]
 
 
-def test_a_nonce_is_good_for_half_an_hour(folder: NodeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nonce_is_good_for_half_an_hour(folder: ServerFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(enrolment, "time", clock)
     nonce = allow(folder, NODE)
@@ -102,13 +103,13 @@ def test_a_nonce_is_good_for_half_an_hour(folder: NodeFolder, monkeypatch: pytes
     assert list(folder.nonces.iterdir()) == []
 
 
-def test_a_worker_that_boots_while_down_runs_gets_nothing(folder: NodeFolder, url: str) -> None:
+def test_a_worker_that_boots_while_down_runs_gets_nothing(folder: ServerFolder, url: str) -> None:
     nonce = allow(folder, NODE)
     folder.stopping.touch()
     assert ask(f"{url}/enrol", nonce) == (410, {"reason": "the run is being taken down"})
 
 
-def test_reports_are_kept_under_the_nonces_own_node(folder: NodeFolder, url: str) -> None:
+def test_reports_are_kept_under_the_nonces_own_node(folder: ServerFolder, url: str) -> None:
     nonce = allow(folder, NODE)
     assert ask(f"{url}/report", nonce, {"node": "another", "reason": "no driver"})[0] == 200
     (path,) = folder.reports.iterdir()
@@ -119,7 +120,7 @@ def test_reports_are_kept_under_the_nonces_own_node(folder: NodeFolder, url: str
     assert [e["kind"] for e in told_by(folder)] == ["trouble", "joined"]
 
 
-def test_what_does_not_fit_is_refused(folder: NodeFolder, url: str) -> None:
+def test_what_does_not_fit_is_refused(folder: ServerFolder, url: str) -> None:
     nonce = allow(folder, NODE)
     assert ask(f"{url}/other", nonce)[0] == 404
     assert ask(f"{url}/report", nonce, {"node": NODE})[0] == 400

@@ -20,7 +20,7 @@ from dhctl.infra.ledger import last
 from dhctl.infra.openstack import head_start
 from dhctl.infra.openstack.cloud import connect
 from dhctl.infra.openstack.head_start import HeadStart
-from dhctl.infra.openstack.secrets import RunSecrets
+from dhctl.infra.openstack.secrets import HeadSecrets
 from dhctl.infra.record import RunRecord
 from dhctl.infra.ssh import SshEndpoint
 from dhctl.infra.target import StackOutputs
@@ -63,7 +63,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(home: Home) -> RunRecord:
     record = cloud_record(home)
-    RunSecrets.of(record).make()
+    HeadSecrets.of(record).make_key()
     return record
 
 
@@ -77,7 +77,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def starting(http_cloud: HttpCloud, run: RunRecord, told: list[Event]) -> Callable[[], None]:
-    secrets = RunSecrets.of(run)
+    secrets = HeadSecrets.of(run)
     endpoint = SshEndpoint("192.0.2.7", "debian", secrets.key_file, secrets.known_hosts, run.run_id)
     cloud = connect(run.spec.openstack)
     return lambda: HeadStart(run, cloud, endpoint, told.append, Interrupts()).run(OUTPUTS)
@@ -92,9 +92,9 @@ def test_the_head_gets_code_and_secrets_and_starts(
 ) -> None:
     says(http_cloud, lambda: lines(*BOOTED, *([("ready", {})] if (node / "secrets.json").exists() else [])))
     starting()
-    assert RunSecrets.of(run).known_hosts.read_text() == f"{run.run_id} {KEY}\n"
+    assert HeadSecrets.of(run).known_hosts.read_text() == f"{run.run_id} {KEY}\n"
     pushed = json.loads((node / "secrets.json").read_text())
-    assert pushed["token"] == RunSecrets.of(run).token_file.read_text()
+    assert pushed["token"] == HeadSecrets.of(run).token_file.read_text()
     assert pushed["credential"] == {
         "application_credential_id": "c1",
         "application_credential_secret": "narrow",
@@ -118,7 +118,7 @@ def test_no_secret_is_in_a_command_line_or_in_the_ledger(
     says(http_cloud, lambda: lines(*BOOTED, *([("ready", {})] if (node / "secrets.json").exists() else [])))
     starting()
     told = (node / "words").read_text() + run.ledger.path.read_text()
-    for secret in ("narrow", RunSecrets.of(run).token_file.read_text()):
+    for secret in ("narrow", HeadSecrets.of(run).token_file.read_text()):
         assert secret not in told
 
 
@@ -188,7 +188,7 @@ def test_ctrl_c_ends_the_wait(
     http_cloud: HttpCloud, run: RunRecord, node: Path, told: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     says(http_cloud, lines(("booting", {})))
-    secrets = RunSecrets.of(run)
+    secrets = HeadSecrets.of(run)
     endpoint = SshEndpoint("192.0.2.7", "debian", secrets.key_file, secrets.known_hosts, run.run_id)
     interrupts = Interrupts()
     interrupts.reason = "SIGINT"

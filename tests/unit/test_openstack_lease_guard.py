@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from dhctl.infra.ledger import Ledger
+from dhctl.infra.node.journal import NodeJournal
 from dhctl.infra.openstack.node import lease_guard
-from dhctl.infra.openstack.node.journal import NodeJournal
-from dhctl.infra.openstack.node.layout import NodeFolder
+from dhctl.infra.openstack.node.layout import ServerFolder
 from dhctl.infra.openstack.node.lease_guard import LeaseGuard, only_one
 from dhctl.infra.openstack.node.servers import ComputeError
 from unit.node_fakes import HEAD_NAME, RUN_ID, Clock, FakeNova, make_node_folder, make_node_settings, told_by
@@ -40,7 +40,7 @@ class Ending(FakeNova):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> NodeFolder:
+def folder(tmp_path: Path) -> ServerFolder:
     return make_node_folder(tmp_path / "node")
 
 
@@ -51,12 +51,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def make_guard(folder: NodeFolder, nova: FakeNova, clock: Clock, **changes: object) -> LeaseGuard:
+def make_guard(folder: ServerFolder, nova: FakeNova, clock: Clock, **changes: object) -> LeaseGuard:
     settings = make_node_settings(**{"expires_at": int(clock.now) + 100, **changes})
     return LeaseGuard(settings, NodeJournal(folder), lambda: nova, clock.sleep)
 
 
-def test_the_head_acts_a_minute_after_the_lease_and_workers_later(folder: NodeFolder, clock: Clock) -> None:
+def test_the_head_acts_a_minute_after_the_lease_and_workers_later(folder: ServerFolder, clock: Clock) -> None:
     head = make_guard(folder, FakeNova(), clock)
     worker = make_guard(folder, FakeNova(), clock, role="worker", node_id=WORKER)
     began = clock.now
@@ -66,7 +66,7 @@ def test_the_head_acts_a_minute_after_the_lease_and_workers_later(folder: NodeFo
     assert 249 <= clock.now - began <= 251
 
 
-def test_others_go_first_and_the_own_server_last(folder: NodeFolder, clock: Clock) -> None:
+def test_others_go_first_and_the_own_server_last(folder: ServerFolder, clock: Clock) -> None:
     nova = Ending()
     make_guard(folder, nova, clock).end_run()
     assert nova.deleted == [f"id-of-{WORKER}", f"id-of-{HEAD_NAME}"]
@@ -77,13 +77,13 @@ def test_others_go_first_and_the_own_server_last(folder: NodeFolder, clock: Cloc
     assert acts.count(("lease.delete", "done")) == 2
 
 
-def test_a_worker_ends_the_run_when_the_head_is_dead(folder: NodeFolder, clock: Clock) -> None:
+def test_a_worker_ends_the_run_when_the_head_is_dead(folder: ServerFolder, clock: Clock) -> None:
     nova = Ending()
     make_guard(folder, nova, clock, role="worker", node_id=WORKER).end_run()
     assert nova.deleted == [f"id-of-{HEAD_NAME}", f"id-of-{WORKER}"]
 
 
-def test_it_tries_again_until_all_is_gone(folder: NodeFolder, clock: Clock) -> None:
+def test_it_tries_again_until_all_is_gone(folder: ServerFolder, clock: Clock) -> None:
     nova = Ending()
     guard = make_guard(folder, nova, clock)
     troubles = [ComputeError(503, "unavailable"), ComputeError(500, "oops"), None]
@@ -104,7 +104,7 @@ def test_it_tries_again_until_all_is_gone(folder: NodeFolder, clock: Clock) -> N
     assert "unavailable" in reasons[2]
 
 
-def test_a_server_that_will_not_go_does_not_keep_the_own_one_for_ever(folder: NodeFolder, clock: Clock) -> None:
+def test_a_server_that_will_not_go_does_not_keep_the_own_one_for_ever(folder: ServerFolder, clock: Clock) -> None:
     stuck = ComputeError(409, "cannot be deleted in this state")
 
     class Stuck(Ending):

@@ -14,11 +14,14 @@ from ray.autoscaler.node_launch_exception import NodeLaunchException
 
 from dhctl.infra import ray_config
 from dhctl.infra.ledger import Ledger
-from dhctl.infra.openstack.node import fleet, launching
+from dhctl.infra.node import back_off
+from dhctl.infra.node import fleet as any_fleet
+from dhctl.infra.node.layout import write_json
+from dhctl.infra.openstack.node import fleet
+from dhctl.infra.openstack.node.agent import PROVIDER
 from dhctl.infra.openstack.node.compute import NovaCompute
-from dhctl.infra.openstack.node.layout import NodeFolder, write_json
+from dhctl.infra.openstack.node.layout import ServerFolder
 from dhctl.infra.openstack.node.node_provider import OpenStackNodeProvider
-from dhctl.infra.openstack.node.ray_head import PROVIDER
 from dhctl.infra.openstack.node.servers import ComputeError
 from unit.node_fakes import HEAD_NAME, RUN_ID, Clock, FakeNova, make_node_folder, make_node_settings, told_by
 
@@ -27,7 +30,7 @@ HEAD_ID = f"{HEAD_NAME}-0a0a0a"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> NodeFolder:
+def folder(tmp_path: Path) -> ServerFolder:
     return make_node_folder(tmp_path / "node")
 
 
@@ -36,12 +39,12 @@ def nova(monkeypatch: pytest.MonkeyPatch) -> FakeNova:
     made = FakeNova()
     made.add(HEAD_NAME, role="head")
     monkeypatch.setattr(NovaCompute, "here", lambda folder, run_id: made)
-    monkeypatch.setattr(fleet, "FRESH_S", -1.0)  # each look asks nova
+    monkeypatch.setattr(any_fleet, "FRESH_S", -1.0)  # each look asks nova
     return made
 
 
 @pytest.fixture
-def provider(folder: NodeFolder, nova: FakeNova) -> OpenStackNodeProvider:
+def provider(folder: ServerFolder, nova: FakeNova) -> OpenStackNodeProvider:
     return make_provider(folder)
 
 
@@ -49,13 +52,13 @@ def provider(folder: NodeFolder, nova: FakeNova) -> OpenStackNodeProvider:
 def clock(monkeypatch: pytest.MonkeyPatch, provider: OpenStackNodeProvider) -> Clock:
     """The back-off's and the fleet's clock."""
     made = Clock()
-    monkeypatch.setattr(fleet, "time", made)
-    monkeypatch.setattr(launching, "time", made)
-    provider._fleet.back_off = launching.BackOff(made.monotonic)
+    for module in (fleet, any_fleet, back_off):
+        monkeypatch.setattr(module, "time", made)
+    provider._fleet.back_off = back_off.BackOff(made.monotonic)
     return made
 
 
-def make_provider(folder: NodeFolder) -> OpenStackNodeProvider:
+def make_provider(folder: ServerFolder) -> OpenStackNodeProvider:
     """As Ray's autoscaler makes it."""
     config = {"home": str(folder.path), "head_id": HEAD_ID, "head_address": "10.77.0.5"}
     return OpenStackNodeProvider(config, RUN_ID)
@@ -66,7 +69,7 @@ def add(provider: OpenStackNodeProvider, count: int = 1, request: str = "request
     provider.create_node_with_resources_and_labels({}, tags, count, {"CPU": 2, "memory": 2.0**30}, {"zone": "a"})
 
 
-def kinds(folder: NodeFolder) -> list[str]:
+def kinds(folder: ServerFolder) -> list[str]:
     return [event["kind"] for event in told_by(folder)]
 
 
@@ -79,7 +82,7 @@ def test_a_new_cluster_has_its_head_only(provider: OpenStackNodeProvider) -> Non
 
 
 def test_a_worker_is_asked_for_with_its_mark(
-    provider: OpenStackNodeProvider, nova: FakeNova, folder: NodeFolder
+    provider: OpenStackNodeProvider, nova: FakeNova, folder: ServerFolder
 ) -> None:
     add(provider)
     (node,) = provider.non_terminated_nodes(WORKERS)
@@ -127,7 +130,7 @@ def test_volume_zone_group_and_config_drive_are_passed_on(tmp_path: Path, nova: 
 
 
 def test_the_limit_is_the_specs_whatever_ray_asks(
-    provider: OpenStackNodeProvider, nova: FakeNova, folder: NodeFolder
+    provider: OpenStackNodeProvider, nova: FakeNova, folder: ServerFolder
 ) -> None:
     for _ in range(3):
         with pytest.raises(NodeLaunchException, match=r"workers\.max is 2"):
@@ -163,7 +166,7 @@ def test_ids_are_never_used_again(provider: OpenStackNodeProvider, nova: FakeNov
 
 
 def test_a_new_autoscaler_adopts_what_it_finds(
-    provider: OpenStackNodeProvider, folder: NodeFolder, nova: FakeNova
+    provider: OpenStackNodeProvider, folder: ServerFolder, nova: FakeNova
 ) -> None:
     add(provider, 2)
     second = make_provider(folder)
@@ -175,7 +178,7 @@ def test_a_new_autoscaler_adopts_what_it_finds(
 
 
 def test_a_server_in_error_is_deleted_and_named_and_the_next_one_waits(
-    provider: OpenStackNodeProvider, nova: FakeNova, folder: NodeFolder, clock: Clock
+    provider: OpenStackNodeProvider, nova: FakeNova, folder: ServerFolder, clock: Clock
 ) -> None:
     add(provider)
     (node,) = provider.non_terminated_nodes(WORKERS)
@@ -194,7 +197,7 @@ def test_a_server_in_error_is_deleted_and_named_and_the_next_one_waits(
 
 
 def test_the_pause_doubles_until_a_worker_says_it_is_ready(
-    provider: OpenStackNodeProvider, nova: FakeNova, folder: NodeFolder, clock: Clock
+    provider: OpenStackNodeProvider, nova: FakeNova, folder: ServerFolder, clock: Clock
 ) -> None:
     pauses = []
     nova.quota = "quota does not take 1 more worker: needs cores 2 (0 free of 20)"
@@ -218,7 +221,7 @@ def test_the_pause_doubles_until_a_worker_says_it_is_ready(
 
 
 def test_a_creation_that_nova_refuses_is_told_and_waits(
-    provider: OpenStackNodeProvider, nova: FakeNova, folder: NodeFolder
+    provider: OpenStackNodeProvider, nova: FakeNova, folder: ServerFolder
 ) -> None:
     nova.refuse = ComputeError(403, "Quota exceeded for cores (HTTP 403)")
     for expected in ("Quota exceeded for cores", "next try is in"):
@@ -237,7 +240,7 @@ def test_a_server_whose_answer_was_lost_is_found_by_its_mark(provider: OpenStack
 
 
 def test_a_server_that_is_built_for_too_long_is_deleted(
-    provider: OpenStackNodeProvider, nova: FakeNova, folder: NodeFolder, clock: Clock
+    provider: OpenStackNodeProvider, nova: FakeNova, folder: ServerFolder, clock: Clock
 ) -> None:
     add(provider)
     clock.now += fleet.BUILD_S - 5
@@ -249,7 +252,7 @@ def test_a_server_that_is_built_for_too_long_is_deleted(
 
 
 def test_a_worker_that_says_what_is_wrong_is_deleted(
-    provider: OpenStackNodeProvider, nova: FakeNova, folder: NodeFolder
+    provider: OpenStackNodeProvider, nova: FakeNova, folder: ServerFolder
 ) -> None:
     add(provider)
     (node,) = provider.non_terminated_nodes(WORKERS)
@@ -263,7 +266,9 @@ def test_a_worker_that_says_what_is_wrong_is_deleted(
         add(provider)
 
 
-def test_an_api_in_trouble_ends_no_worker(provider: OpenStackNodeProvider, nova: FakeNova, folder: NodeFolder) -> None:
+def test_an_api_in_trouble_ends_no_worker(
+    provider: OpenStackNodeProvider, nova: FakeNova, folder: ServerFolder
+) -> None:
     add(provider, 2)
     before = provider.non_terminated_nodes({})
     nova.down = ComputeError(503, "service unavailable (HTTP 503)")
@@ -281,7 +286,7 @@ def test_without_any_list_yet_nothing_is_claimed(provider: OpenStackNodeProvider
 
 
 def test_a_deletion_that_fails_is_asked_for_again(
-    provider: OpenStackNodeProvider, nova: FakeNova, folder: NodeFolder
+    provider: OpenStackNodeProvider, nova: FakeNova, folder: ServerFolder
 ) -> None:
     add(provider)
     (node,) = provider.non_terminated_nodes(WORKERS)
@@ -294,7 +299,7 @@ def test_a_deletion_that_fails_is_asked_for_again(
 
 
 def test_a_broken_server_that_cannot_be_deleted_yet_is_no_node(
-    provider: OpenStackNodeProvider, nova: FakeNova, folder: NodeFolder
+    provider: OpenStackNodeProvider, nova: FakeNova, folder: ServerFolder
 ) -> None:
     nova.add(f"{RUN_ID}-w-1", status="ERROR")
     nova.keep = ComputeError(409, "locked")
@@ -313,7 +318,7 @@ def test_one_that_is_being_deleted_is_no_node(provider: OpenStackNodeProvider, n
 
 
 def test_one_that_others_deleted_is_told(
-    provider: OpenStackNodeProvider, nova: FakeNova, folder: NodeFolder, clock: Clock
+    provider: OpenStackNodeProvider, nova: FakeNova, folder: ServerFolder, clock: Clock
 ) -> None:
     add(provider)
     (node,) = provider.non_terminated_nodes(WORKERS)
@@ -331,7 +336,7 @@ def test_one_that_nova_took_and_does_not_list_yet_is_a_node(
     hidden = dict(nova.by_id)
     nova.by_id = {k: v for k, v in hidden.items() if v.role == "head"}
     assert len(provider.non_terminated_nodes(WORKERS)) == 1
-    clock.now += fleet.LISTED_S + 1
+    clock.now += any_fleet.LISTED_S + 1
     assert provider.non_terminated_nodes(WORKERS) == []
 
 
@@ -351,7 +356,7 @@ def test_the_head_is_never_ended(provider: OpenStackNodeProvider, nova: FakeNova
 
 
 def test_nothing_starts_once_it_is_stopping(
-    provider: OpenStackNodeProvider, nova: FakeNova, folder: NodeFolder
+    provider: OpenStackNodeProvider, nova: FakeNova, folder: ServerFolder
 ) -> None:
     folder.stopping.touch()
     with pytest.raises(NodeLaunchException, match="the run is ending"):
@@ -360,7 +365,7 @@ def test_nothing_starts_once_it_is_stopping(
 
 
 def test_a_worker_asked_for_while_down_came_is_ended(
-    provider: OpenStackNodeProvider, nova: FakeNova, folder: NodeFolder
+    provider: OpenStackNodeProvider, nova: FakeNova, folder: ServerFolder
 ) -> None:
     nova.hold.clear()
     thread = threading.Thread(target=add, args=(provider,))

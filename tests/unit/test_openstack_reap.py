@@ -129,7 +129,7 @@ def test_the_verb_ends_what_is_over(http_cloud: HttpCloud, dhctl_reap: Reap, hom
     assert "nothing is left" in out
     assert http_cloud.ids("servers") == [f"{LIVING}-s"]
     assert not home.root.exists()
-    assert "no run of this project is past its lease" in dhctl_reap()[1]
+    assert "no run of this place is past its lease" in dhctl_reap()[1]
 
 
 def test_a_dry_run_only_shows(http_cloud: HttpCloud, dhctl_reap: Reap) -> None:
@@ -158,7 +158,7 @@ def document(out: str) -> Any:
 def test_json_is_one_document(dhctl_reap: Reap) -> None:
     code, out, _ = dhctl_reap("--json")
     assert code == ExitCode.DONE
-    (run,) = json.loads(out)
+    (run,) = json.loads(out)["runs"]
     assert {key: run[key] for key in ("run", "ended", "clean", "left", "unknown")} == {
         "run": OVER,
         "ended": True,
@@ -170,6 +170,16 @@ def test_json_is_one_document(dhctl_reap: Reap) -> None:
     assert [had["kind"] for had in run["had"]] == ["server", "network", "keypair"]
 
 
+def test_json_keeps_the_warnings(http_cloud: HttpCloud, dhctl_reap: Reap) -> None:
+    http_cloud.broken["/network/v2.0/routers"] = [500]
+    code, out, _ = dhctl_reap("--dry-run", "--json")
+    assert code == ExitCode.DONE
+    found = json.loads(out)
+    assert [run["run"] for run in found["runs"]] == [OVER]
+    (warning,) = found["warnings"]
+    assert warning.startswith("cannot list routers on OpenStack")
+
+
 def test_what_is_left_is_told_and_is_exit_code_5(http_cloud: HttpCloud, dhctl_reap: Reap) -> None:
     http_cloud.refuses[f"{OVER}-n"] = (409, "Network in use.")
     code, out, err = dhctl_reap()
@@ -178,7 +188,7 @@ def test_what_is_left_is_told_and_is_exit_code_5(http_cloud: HttpCloud, dhctl_re
     assert "Network in use." in out
     assert f"something is left of {OVER}" in err
     code, out, _ = dhctl_reap("--json")
-    (run,) = document(out)
+    (run,) = document(out)["runs"]
     assert code == ExitCode.LEFTOVER
     assert [left["reason"] for left in run["left"]] == ["Network in use. (HTTP 409)"]
 

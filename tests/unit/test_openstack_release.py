@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dhctl.infra.events import Event
+from dhctl.infra.head_ledger import adopt_ledger
 from dhctl.infra.ledger import Ledger, last
 from dhctl.infra.openstack import release
 from dhctl.infra.openstack.cloud import CloudError, connect
@@ -117,9 +118,9 @@ def test_the_heads_journal_joins_the_runs_own_once(record: RunRecord, journal: L
     for node in ("w-1", "w-2"):
         journal.intent("node.start", node=node)
         journal.done("node.start", node=node, server=f"id-{node}")
-    release.adopt_ledger(record)
+    adopt_ledger(record)
     journal.done("node.leave", node="w-1")
-    release.adopt_ledger(record)
+    adopt_ledger(record)
     adopted = [e for e in record.ledger.entries() if e.detail.get("by") == "head"]
     assert [(e.act, e.phase, e.detail["node"]) for e in adopted] == [
         ("node.start", "intent", "w-1"),
@@ -134,5 +135,5 @@ def test_the_heads_journal_joins_the_runs_own_once(record: RunRecord, journal: L
 
 def test_a_head_without_a_journal_has_nothing_to_adopt(record: RunRecord) -> None:
     before = record.ledger.entries()
-    release.adopt_ledger(record)
+    adopt_ledger(record)
     assert record.ledger.entries() == before

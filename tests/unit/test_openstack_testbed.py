@@ -16,13 +16,16 @@ import pytest
 import requests
 
 from dhctl.infra.processes import ProcessMark, wait_until
-from testbeds.openstack import fixtures, remains, services
+from testbeds import sharing
+from testbeds.errors import TestbedError
+from testbeds.faults import Cut, Fault, Status
+from testbeds.object_store import object_store
+from testbeds.openstack import remains, services
 from testbeds.openstack.configuration import TEMPLATES, write_configuration
-from testbeds.openstack.fault_proxy import Cut, Fault, FaultProxy, Status
-from testbeds.openstack.layout import ENDPOINTS, EXTERNAL_ADDRESS, LOOPBACK, MARK_ENV, STATE_ENV, Layout, TestbedError
-from testbeds.openstack.object_store import object_store
-from testbeds.openstack.services import Service, Services
+from testbeds.openstack.fault_proxy import FaultProxy
+from testbeds.openstack.layout import ENDPOINTS, EXTERNAL_ADDRESS, LOOPBACK, STATE_ENV, Layout
 from testbeds.openstack.testbed import Testbed
+from testbeds.services import MARK_ENV, Service, Services
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def sleeper(layout: Layout) -> Iterator[tuple[Services, Service, ProcessMark]]:
     """A service whose child has left its session, as dnsmasq does."""
     script = "import subprocess, time; subprocess.Popen(['sleep', '60'], start_new_session=True); time.sleep(60)"
     service = Service("sleeper", (sys.executable, "-c", script), stop_s=5)
-    running = Services(layout)
+    running = services.services_of(layout)
     running.start(service)
     mark = running.marks()["sleeper"]
     yield running, service, mark
@@ -113,8 +116,8 @@ def test_a_number_that_is_another_process_now_is_left_alone(layout: Layout) -> N
     try:
         mark = ProcessMark.of(bystander.pid)
         assert mark
-        layout.services_file.write_text(json.dumps({"old": {**mark.to_dict(), "ticks": mark.ticks - 1}}))
-        assert Services(layout).stop([Service("old", ("sleep",))]) == []
+        services.services_of(layout).file.write_text(json.dumps({"old": {**mark.to_dict(), "ticks": mark.ticks - 1}}))
+        assert services.services_of(layout).stop([Service("old", ("sleep",))]) == []
         assert mark.alive()
     finally:
         bystander.kill()
@@ -122,7 +125,7 @@ def test_a_number_that_is_another_process_now_is_left_alone(layout: Layout) -> N
 
 
 def test_a_service_that_ends_early_is_told_with_its_log(layout: Layout) -> None:
-    running = Services(layout)
+    running = services.services_of(layout)
     service = Service(
         "broken", (sys.executable, "-c", "import time; print('no such option', flush=True); time.sleep(0.5)"), (1,)
     )
@@ -136,7 +139,7 @@ def test_the_caller_is_never_a_stray(layout: Layout, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv(STATE_ENV, str(layout.state))
     bystander = subprocess.Popen(["sleep", "60"])
     try:
-        assert Services(layout).strays() == []
+        assert services.services_of(layout).strays() == []
         assert MARK_ENV != STATE_ENV
     finally:
         bystander.kill()
@@ -170,7 +173,7 @@ def test_without_root_it_says_so(layout: Layout, monkeypatch: pytest.MonkeyPatch
 
 def test_without_packages_it_names_them(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr("testbeds.openstack.packages.missing", lambda: ["keystone"])
+    monkeypatch.setattr("testbeds.apt.missing", lambda packages: ["keystone"])
     assert (
         Testbed(layout, lambda _: None).obstacle()
         == "packages are missing (keystone); install them: make testbed-install"
@@ -180,10 +183,10 @@ def test_without_packages_it_names_them(layout: Layout, monkeypatch: pytest.Monk
 def test_tests_are_skipped_with_a_sentence_but_fail_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
     with pytest.raises(pytest.skip.Exception, match="needs root"):
-        fixtures._skip("needs root")
+        sharing.skip("needs root")
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="never skipped"):
-        fixtures._skip("needs root")
+        sharing.skip("needs root")
 
 
 class Upstream(BaseHTTPRequestHandler):

@@ -9,20 +9,21 @@ import os
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 
+from dhctl.infra.node.layout import write_json
 from dhctl.infra.openstack import userdata
-from dhctl.infra.openstack.node.layout import write_json
 from dhctl.infra.openstack.node.settings import NodeSettings
 from dhctl.infra.openstack.requirements import requirements_for
 from dhctl.infra.openstack.userdata import boot_archive, code_tar, head_user_data, worker_user_data
 from unit.fakes import make_spec
 from unit.node_fakes import make_node_folder, make_node_settings
 
-NODE_MODULES = ("agent", "boot", "enrolment", "lease_guard", "node_provider", "compute", "ray_head", "ray_worker")
+NODE_MODULES = ("agent", "boot", "enrolment", "lease_guard", "node_provider", "compute", "ray_worker")
 
 
 def test_it_is_cloud_config_that_writes_and_runs_the_boot() -> None:
@@ -75,6 +76,19 @@ def test_the_archive_runs_with_the_systems_python(tmp_path: Path) -> None:
         )
         assert (done.returncode, done.stderr) == (0, b"")
     assert (tmp_path / "node" / "stopping").exists()
+
+
+def test_the_archive_has_what_the_boot_loads_and_nothing_more(tmp_path: Path) -> None:
+    """User data is short of room."""
+    archive = tmp_path / "boot.pyz"
+    archive.write_bytes(boot_archive())
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import dhctl.infra.openstack.node.boot; "
+    code += "print(*sorted(n for n in sys.modules if n.startswith('dhctl')))"
+    command = [sys.executable, "-I", "-S", "-c", code, str(archive)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    with zipfile.ZipFile(archive) as packed:
+        names = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in packed.namelist()}
+    assert set(done.stdout.split()) == names - {"__main__"}
 
 
 def test_the_archive_boots_and_says_what_is_wrong(tmp_path: Path) -> None:

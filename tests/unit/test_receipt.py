@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -79,3 +80,15 @@ def test_a_receipt_of_an_older_dhctl_tells_no_reasons() -> None:
     stored = receipt(LEFT).to_dict()
     del stored["checks"][0]["found"][0]["reason"]
     assert Receipt.from_dict(json.loads(json.dumps(stored))) == receipt(LEFT)
+
+
+def test_remarks_are_kept_and_have_no_part_in_the_verdict() -> None:
+    told = replace(receipt(NONE), remarks=("NetworkPolicy is enforced",))
+    assert told.clean
+    assert Receipt.from_dict(json.loads(json.dumps(told.to_dict()))) == told
+
+
+def test_a_receipt_of_an_older_version_has_no_remarks() -> None:
+    body = receipt(NONE).to_dict()
+    del body["remarks"]
+    assert Receipt.from_dict(body) == receipt(NONE)

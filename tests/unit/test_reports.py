@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from dhctl.infra import doctor
+from dhctl.infra import status as status_of_runs
 from dhctl.infra.engine_install import Candidate
+from dhctl.infra.errors import ClusterError
 from dhctl.infra.home import Home
 from dhctl.infra.ledger import Entry, Phase
 from dhctl.infra.record import RunRecord
@@ -82,6 +85,35 @@ def test_a_run_whose_ray_does_not_answer_still_has_a_status(record: RunRecord) -
     assert " (in 3h59m" in rows["lease ends"]
     assert "dashboard" not in rows
     assert json.loads(json.dumps(status.to_dict()))["receipt"] is None
+
+
+def test_what_went_wrong_is_told_while_the_run_is_up(record: RunRecord) -> None:
+    target = FakeTarget()
+    target.told = ["no node takes a worker: Insufficient cpu", "worker w-1 ended: OOMKilled"]
+    assert look(record, target).troubles == [], "it only starts"
+    record.ledger.note("up", "done")
+    status = look(record, target)
+    assert [told for key, told in status.rows() if key == "trouble"] == target.told
+    assert json.loads(json.dumps(status.to_dict()))["troubles"] == target.told
+
+
+def test_a_place_that_does_not_answer_ends_no_status(record: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = threading.Event()
+
+    class Silent(FakeTarget):
+        def troubles(self, record: RunRecord) -> list[str]:
+            asked.wait(30)
+            return []
+
+    class Locked(FakeTarget):
+        def troubles(self, record: RunRecord) -> list[str]:
+            raise ClusterError("cannot log in", "log in again")
+
+    record.ledger.note("up", "done")
+    monkeypatch.setattr(status_of_runs, "TROUBLES_S", 0.1)
+    assert look(record, Silent()).troubles == ["what went wrong is not known: nobody answered within 0.1 s"]
+    asked.set()
+    assert look(record, Locked()).troubles[0].startswith("what went wrong cannot be told: cannot log in")
 
 
 def test_the_newest_jobs_result_is_part_of_the_status(record: RunRecord) -> None:

@@ -34,7 +34,10 @@ def problems(text: str, base: Path = Path("/specs")) -> tuple[str, ...]:
             "unknown key 'local.zone' (known here: scratch, dashboard_port)",
         ),
         ("name: a\n", "key 'job' is missing"),
-        ("name: a\ntarget: openstak\n" + JOB, "target: 'openstak' is not known; choose 'local' or 'openstack'"),
+        (
+            "name: a\ntarget: openstak\n" + JOB,
+            "target: 'openstak' is not known; choose 'local', 'openstack' or 'kubernetes'",
+        ),
         (
             "name: My_Run\n" + JOB,
             "name: 'My_Run' does not fit; use small letters, digits and dashes, at most 40 characters",

@@ -8,67 +8,35 @@ Ray node that had joined is not started again: the autoscaler never wants to see
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import time
-from typing import Any, Protocol
+from typing import Any
 
-from dhctl.infra.openstack.node.journal import NodeJournal
-from dhctl.infra.openstack.node.layout import NodeFolder, read_json, write_json, write_whole
-from dhctl.infra.openstack.node.ray_head import RayHead
+from dhctl.infra.node.agent import Agent, Part
+from dhctl.infra.node.journal import NodeJournal
+from dhctl.infra.node.layout import read_json, write_json, write_whole
+from dhctl.infra.node.ray_head import RayHead
+from dhctl.infra.node.watched import Watched
+from dhctl.infra.openstack.node.layout import ServerFolder
 from dhctl.infra.openstack.node.ray_worker import RayWorker
 from dhctl.infra.openstack.node.settings import HEAD, NodeSettings
-from dhctl.infra.openstack.node.site import NodeSite
-from dhctl.infra.openstack.node.watched import Watched
+from dhctl.infra.openstack.node.site import ServerSite
 
-TICK_S = 0.2
-
-
-class Part(Protocol):
-    """What the agent keeps running."""
-
-    def keep(self) -> object:
-        """Looks, and starts or stops what must be. Returns soon."""
-
-    def end(self) -> None:
-        """Stops it for good."""
+PROVIDER = "dhctl.infra.openstack.node.node_provider.OpenStackNodeProvider"
 
 
-class Agent:
-    """The loop over all parts."""
-
-    def __init__(self, parts: list[Part]) -> None:
-        self._parts, self._ending = parts, False
-
-    def run(self) -> None:
-        """Until SIGTERM or SIGINT; then all parts end, the last one first."""
-
-        def stop(_signum: int, _frame: object) -> None:
-            self._ending = True
-
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, stop)
-        while not self._ending:
-            for part in self._parts:
-                part.keep()
-            time.sleep(TICK_S)
-        for part in reversed(self._parts):
-            part.end()
-
-
-def parts_of(site: NodeSite) -> list[Part]:
+def parts_of(site: ServerSite) -> list[Part]:
     """What this node runs."""
     command = site.python_module("dhctl.infra.openstack.node.lease_guard")
     guard = Watched(command, site.own_env(), site.log("lease"), survives=True)
     if site.settings.role != HEAD:
         return [guard, RayWorker(site)]
     command = [*site.python_module("dhctl.infra.openstack.node.enrolment"), site.address]
-    return [guard, Watched(command, site.own_env(), site.log("enrolment")), RayHead(site)]
+    return [guard, Watched(command, site.own_env(), site.log("enrolment")), RayHead(site, {"module": PROVIDER})]
 
 
 def main() -> int:
     """Entry point."""
-    folder = NodeFolder.here()
+    folder = ServerFolder.here()
     folder.make()
     settings = NodeSettings.from_dict(read_json(folder.settings))
     secrets: dict[str, Any] = read_json(folder.secrets)
@@ -78,7 +46,7 @@ def main() -> int:
         write_json(folder.agent, {"state": "failed", "reason": reason}, 0o644)
         return 1
     write_whole(folder.token, secrets["token"].encode())
-    site = NodeSite(settings, folder, NodeJournal(folder), secrets.get("env") or {})
+    site = ServerSite(settings, folder, NodeJournal(folder), secrets.get("env") or {})
     Agent(parts_of(site)).run()
     return 0
 

@@ -21,12 +21,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dhctl.infra.node.layout import CODE_FOLDER, read_json, write_whole
+from dhctl.infra.node.stop import STOP, stop_autoscaler
 from dhctl.infra.openstack.node.console import NodeConsole
 from dhctl.infra.openstack.node.gpus import require_gpus
-from dhctl.infra.openstack.node.layout import CODE_FOLDER, ENROLMENT_PORT, NodeFolder, read_json, write_whole
+from dhctl.infra.openstack.node.layout import ENROLMENT_PORT, ServerFolder
 from dhctl.infra.openstack.node.python_for_ray import BootError, find_python
 from dhctl.infra.openstack.node.settings import HEAD, NodeSettings
-from dhctl.infra.openstack.node.stop import STOP, stop_autoscaler
 
 HOST_KEY = Path("/etc/ssh/ssh_host_ed25519_key.pub")
 HOST_KEY_S = 120.0
@@ -64,7 +65,7 @@ WantedBy=multi-user.target
 class Boot:
     """The steps of one node."""
 
-    def __init__(self, settings: NodeSettings, folder: NodeFolder) -> None:
+    def __init__(self, settings: NodeSettings, folder: ServerFolder) -> None:
         self._settings, self._folder = settings, folder
         self._console = NodeConsole(settings.node_id)
         self._agent: subprocess.Popen[bytes] | None = None
@@ -207,7 +208,7 @@ def _unpack(code: Path) -> None:
     fresh.rename(CODE_FOLDER)
 
 
-def start_agent(settings: NodeSettings, folder: NodeFolder, python: str) -> subprocess.Popen[bytes] | None:
+def start_agent(settings: NodeSettings, folder: ServerFolder, python: str) -> subprocess.Popen[bytes] | None:
     """As a systemd unit that comes back after a crash or reboot; where there is no systemd, in a session of its own.
 
     The process, where it was started here. Raises BootError.
@@ -234,7 +235,7 @@ def start_agent(settings: NodeSettings, folder: NodeFolder, python: str) -> subp
 
 def main() -> int:
     """Entry point of the zip file."""
-    folder = NodeFolder.here()
+    folder = ServerFolder.here()
     if sys.argv[1:] == [STOP]:
         stop_autoscaler(folder)
         return 0

@@ -9,9 +9,10 @@ from keystoneauth1 import exceptions as auth_errors
 from openstack import exceptions as sdk_errors
 from openstack.connection import Connection
 
+from dhctl.infra.node.layout import read_json, write_whole
 from dhctl.infra.openstack.answers import reason_of, status_of
 from dhctl.infra.openstack.mark import Mark
-from dhctl.infra.openstack.node.layout import NodeFolder, read_json, write_whole
+from dhctl.infra.openstack.node.layout import ServerFolder
 from dhctl.infra.openstack.node.servers import ComputeError, Server, server_of
 
 MICROVERSION = "2.52"
@@ -28,7 +29,7 @@ class NovaCompute:
         self._connection, self._run_id = connection, run_id
 
     @classmethod
-    def here(cls, folder: NodeFolder, run_id: str) -> NovaCompute:
+    def here(cls, folder: ServerFolder, run_id: str) -> NovaCompute:
         """With the credential that lies on this node. No call is made yet."""
         return cls(connect(read_json(folder.secrets)["credential"], folder), run_id)
 
@@ -87,7 +88,7 @@ class NovaCompute:
             raise ComputeError(status_of(error), reason_of(error)) from error
 
 
-def connect(credential: Mapping[str, Any], folder: NodeFolder) -> Connection:
+def connect(credential: Mapping[str, Any], folder: ServerFolder) -> Connection:
     """A connection by the credential alone: neither files nor environment of this node are asked."""
     verify: bool | str = bool(credential.get("verify", True))
     if credential.get("cacert"):

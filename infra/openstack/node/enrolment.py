@@ -20,8 +20,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from dhctl.infra.openstack.node.journal import NodeJournal
-from dhctl.infra.openstack.node.layout import ENROLMENT_PORT, NodeFolder, read_json, write_json
+from dhctl.infra.node.journal import NodeJournal
+from dhctl.infra.node.layout import read_json, write_json
+from dhctl.infra.openstack.node.layout import ENROLMENT_PORT, ServerFolder
 
 GOOD_FOR_S = 1800.0
 AGAIN_S = 120.0
@@ -39,7 +40,7 @@ class Refusal(Exception):  # noqa: N818 - not an error of the head
         self.status = status
 
 
-def allow(folder: NodeFolder, node_id: str) -> str:
+def allow(folder: ServerFolder, node_id: str) -> str:
     """A new nonce for one worker."""
     forget_old(folder)
     nonce = secrets.token_hex(32)
@@ -47,21 +48,21 @@ def allow(folder: NodeFolder, node_id: str) -> str:
     return nonce
 
 
-def forget_old(folder: NodeFolder) -> None:
+def forget_old(folder: ServerFolder) -> None:
     """Removes nonces whose time is long over."""
     for path in folder.nonces.glob("[!.]*"):
         if float(read_json(path).get("until", 0)) < time.time() - GOOD_FOR_S:
             path.unlink(missing_ok=True)
 
 
-def _path(folder: NodeFolder, nonce: str) -> Path:
+def _path(folder: ServerFolder, nonce: str) -> Path:
     return folder.nonces / hashlib.sha256(nonce.encode()).hexdigest()
 
 
 class Enrolment:
     """Who may enrol. Thread-safe; one process a head."""
 
-    def __init__(self, folder: NodeFolder) -> None:
+    def __init__(self, folder: ServerFolder) -> None:
         self._folder, self._journal = folder, NodeJournal(folder)
         self._lock = threading.Lock()
 
@@ -162,7 +163,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def main() -> int:
     """Entry point: serves on the address given."""
-    with EnrolmentServer((sys.argv[1], ENROLMENT_PORT), Enrolment(NodeFolder.here())) as server:
+    with EnrolmentServer((sys.argv[1], ENROLMENT_PORT), Enrolment(ServerFolder.here())) as server:
         server.serve_forever()
     return 0
 

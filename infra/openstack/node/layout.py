@@ -1,51 +1,26 @@
-"""Where the files of a node lie, and its ports. Standard library only, also for the system's Python.
+"""Where the files of a server lie beside those of every node. Standard library only, also for the system's Python.
 
-/var/lib/dhctl/node.json      settings              log/       what may be copied to the run's record:
-               secrets.json   0600, pushed                       ledger.jsonl, events.jsonl, agent.json, *.log
-               code.tar       0600, pushed          nonces/    one a worker that may enrol
-               token          0600, Ray's           reports/   one a worker that works, or said what is wrong
-               autoscaling.json                     gcs/       Ray's tables, so that a new head finds its workers
-               stopping       there: no new worker  ray/       Ray's temp-dir
+/var/lib/dhctl/node.json      settings       nonces/    one a worker that may enrol
+               secrets.json   0600, pushed   reports/   one a worker that works, or said what is wrong
+               code.tar       0600, pushed
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-HOME, HOME_ENV = "/var/lib/dhctl", "DHCTL_NODE_HOME"
-CODE_FOLDER = "/opt/dhctl-code"
+from dhctl.infra.node.layout import NodeFolder
+
 INSTALLED = "/opt/dhctl"
 """The virtual environment of a node whose image has no fitting Ray."""
 
-GCS_PORT, DASHBOARD_PORT, CLIENT_PORT, ENROLMENT_PORT = 6379, 8265, 10001, 8099
-RAYLET_PORT = 20002
-WORKER_PORTS = (20100, 20999)
-AGENT_PORTS = {
-    "--node-manager-port": RAYLET_PORT,
-    "--object-manager-port": 20003,
-    "--dashboard-agent-listen-port": 20004,
-    "--dashboard-agent-grpc-port": 20005,
-    "--runtime-env-agent-port": 20006,
-    "--metrics-export-port": 20007,
-}
-"""Given, because a raylet waits at most 15 s for agents that choose their own (ray#65983)."""
+ENROLMENT_PORT = 8099
 
 
 @dataclass(frozen=True)
-class NodeFolder:
-    """The folder of a node."""
-
-    path: Path
-
-    @classmethod
-    def here(cls) -> NodeFolder:
-        """This node's."""
-        return cls(Path(os.environ.get(HOME_ENV, HOME)))
+class ServerFolder(NodeFolder):
+    """The folder of a server."""
 
     @property
     def settings(self) -> Path:
@@ -63,24 +38,9 @@ class NodeFolder:
         return self.path / "code.tar"
 
     @property
-    def token(self) -> Path:
-        """Ray's token."""
-        return self.path / "token"
-
-    @property
     def cacert(self) -> Path:
         """The cloud's own certificates, where it has such."""
         return self.path / "cacert.pem"
-
-    @property
-    def autoscaling(self) -> Path:
-        """The autoscaler's configuration."""
-        return self.path / "autoscaling.json"
-
-    @property
-    def stopping(self) -> Path:
-        """While it is there, nothing new may start."""
-        return self.path / "stopping"
 
     @property
     def nonces(self) -> Path:
@@ -92,66 +52,8 @@ class NodeFolder:
         """What workers said of themselves: ready, or what is wrong."""
         return self.path / "reports"
 
-    @property
-    def gcs(self) -> Path:
-        """Tables of Ray's head."""
-        return self.path / "gcs"
-
-    @property
-    def ray_temp(self) -> Path:
-        """Ray's temp-dir; on disk, because /tmp may be memory."""
-        return self.path / "ray"
-
-    @property
-    def logs(self) -> Path:
-        """What may be copied to the run's record; no secret in it."""
-        return self.path / "log"
-
-    @property
-    def ledger(self) -> Path:
-        """The node's part of the run's journal."""
-        return self.logs / "ledger.jsonl"
-
-    @property
-    def events(self) -> Path:
-        """What the client may tell its user."""
-        return self.logs / "events.jsonl"
-
-    @property
-    def agent(self) -> Path:
-        """How far the agent is."""
-        return self.logs / "agent.json"
-
     def make(self) -> None:
         """Makes the folders; those with secrets are root's alone."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        super().make()
         for private in (self.nonces, self.reports):
             private.mkdir(mode=0o700, exist_ok=True)
-        for open_one in (self.logs, self.ray_temp, self.gcs):
-            open_one.mkdir(exist_ok=True)
-
-
-def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Writes a file whole or not at all; nobody but its owner reads it on the way."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-        os.fchmod(file.fileno(), mode)
-    os.replace(temporary, path)  # noqa: PTH105 - one call, on Pythons of any age
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a file; empty when there is none, or no whole one."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def write_json(path: Path, body: Mapping[str, Any], mode: int = 0o600) -> None:
-    """Writes a JSON object whole or not at all."""
-    write_whole(path, json.dumps(body).encode(), mode)

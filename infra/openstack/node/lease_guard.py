@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dhctl.infra.openstack.node.journal import NodeJournal
-from dhctl.infra.openstack.node.layout import NodeFolder, read_json
+from dhctl.infra.node.journal import NodeJournal
+from dhctl.infra.node.layout import read_json
+from dhctl.infra.openstack.node.layout import ServerFolder
 from dhctl.infra.openstack.node.servers import Compute, ComputeError, Server
 from dhctl.infra.openstack.node.settings import HEAD, NodeSettings
 
@@ -106,7 +107,7 @@ def only_one(path: Path) -> bool:
 
 def main() -> int:
     """Entry point. The libraries for the cloud's API are loaded when they are needed: this process mostly sleeps."""
-    folder = NodeFolder.here()
+    folder = ServerFolder.here()
     settings = NodeSettings.from_dict(read_json(folder.settings))
     if not only_one(folder.path / "lease.lock"):
         return OTHER_GUARDS

@@ -8,10 +8,10 @@ import time
 from typing import Any
 
 from dhctl.infra import ray_config
-from dhctl.infra.openstack.node.layout import AGENT_PORTS, GCS_PORT, write_json
-from dhctl.infra.openstack.node.ray_head import AFTER_LEASE_S, PAUSES_S, START_S, tail
-from dhctl.infra.openstack.node.site import NodeSite
-from dhctl.infra.openstack.node.watched import RAY_KILL_S, spawn, stop, supervised
+from dhctl.infra.node.layout import AGENT_PORTS, GCS_PORT, write_json
+from dhctl.infra.node.ray_head import AFTER_LEASE_S, PAUSES_S, START_S, tail
+from dhctl.infra.node.watched import RAY_KILL_S, spawn, stop, supervised
+from dhctl.infra.openstack.node.site import ServerSite
 
 TRIES = 5
 """Starts before it gives up: a head that starts again takes a while."""
@@ -20,7 +20,7 @@ TRIES = 5
 class RayWorker:
     """States: starting, ready, ended, failed."""
 
-    def __init__(self, site: NodeSite) -> None:
+    def __init__(self, site: ServerSite) -> None:
         self._site = site
         self._ray: subprocess.Popen[bytes] | None = None
         self._state, self._deadline, self._due, self._failures = "starting", 0.0, 0.0, 0

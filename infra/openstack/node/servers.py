@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from dhctl.infra.node.fleet import WorkerApiError
 from dhctl.infra.openstack.mark import NODE_KEY, ROLE_KEY
 
 GONE = ("DELETED", "SOFT_DELETED")
@@ -14,12 +15,8 @@ LAUNCH_KEY = "dhctl_launch"
 """Metadata of a worker: which request of the autoscaler it answers."""
 
 
-class ComputeError(Exception):
-    """Nova or keystone refused, failed or did not answer; `status` is the HTTP status, 0 where there was none."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+class ComputeError(WorkerApiError):
+    """Nova or keystone refused, failed or did not answer."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,11 @@ class Server:
     """Whether its deletion is under way."""
     address: str = ""
     launch: str = ""
+
+    @property
+    def up(self) -> bool:
+        """Whether it runs, with Ray or still without."""
+        return self.status == "ACTIVE"
 
 
 class Compute(Protocol):

@@ -1,57 +1,23 @@
-"""What the processes of a node have in common: where they run, with which interpreter, in which environment."""
+"""A server of a run, as its processes see it."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import socket
-import struct
-import sys
-import urllib.request
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
-from dhctl.infra.mark import RUN_ENV
-from dhctl.infra.openstack.node.journal import NodeJournal
-from dhctl.infra.openstack.node.layout import AGENT_PORTS, CODE_FOLDER, WORKER_PORTS, NodeFolder
+from dhctl.infra.node.site import NodeSite
 from dhctl.infra.openstack.node.settings import NodeSettings
 
 SOMEWHERE = "192.0.2.1"
 """An address of nobody (RFC 5737): asking for the way to it tells this node's own address; nothing is sent."""
 
-RECONNECT_S = 300
-"""How long workers wait for a head that starts again, before they end."""
-
-
-SIOCGIFADDR = 0x8915
-"""Linux's request for an interface's IPv4 address (netdevice(7))."""
-
-
-def interface_of(address: str) -> str:
-    """Name of the network interface that has this IPv4 address. Raises OSError when none has."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        for _, name in socket.if_nameindex():
-            with suppress(OSError):  # one without an IPv4 address
-                told = fcntl.ioctl(asked.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()))
-                if socket.inet_ntoa(told[20:24]) == address:
-                    return name
-    raise OSError(f"no network interface has the address {address}")
-
-
-KNOCK_S = 2.0
-
 
 @dataclass(frozen=True)
-class NodeSite:
-    """One node. `job_env` is what the owner's jobs find in their environment, keys of an object store among it."""
+class ServerSite(NodeSite):
+    """One server."""
 
     settings: NodeSettings
-    folder: NodeFolder
-    journal: NodeJournal
-    job_env: Mapping[str, str]
 
     @cached_property
     def address(self) -> str:
@@ -59,54 +25,3 @@ class NodeSite:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((self.settings.head_address or SOMEWHERE, 9))
             return str(probe.getsockname()[0])
-
-    def python_module(self, module: str) -> list[str]:
-        """The command that runs a module with the interpreter that has Ray."""
-        return [sys.executable, "-u", "-m", module]
-
-    def answers(self, url: str) -> bool:
-        """Whether a part of Ray on this node answers a caller with the token, past any proxy of the site."""
-        token = self.folder.token.read_text().strip()
-        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-        try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=KNOCK_S):
-                return True
-        except OSError:
-            return False
-
-    def log(self, name: str) -> Path:
-        """The file for a process' output."""
-        return self.folder.logs / f"{name}.log"
-
-    def own_env(self) -> dict[str, str]:
-        """For dhctl's own processes: the environment of the boot without Ray's settings, and dhctl's code."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHON"))}
-        path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
-        return {**kept, "PATH": path, "PYTHONPATH": CODE_FOLDER, RUN_ENV: self.settings.run_id}
-
-    def ray_env(self, ray_id: str, kind: str) -> dict[str, str]:
-        """For Ray's processes: token, identity, what jobs need. dhctl's code is not on the path of jobs."""
-        env = {k: v for k, v in self.own_env().items() if k != "PYTHONPATH"}
-        return {
-            "HOME": "/root",
-            **env,
-            # a cloud image's /etc/hosts gives the node's name to 127.0.1.1: gloo would tell that to the other workers
-            **dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface_of(self.address)),
-            **self.job_env,
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(self.folder.token),
-            "RAY_enable_autoscaler_v2": "1",
-            "RAY_CLOUD_INSTANCE_ID": ray_id,
-            "RAY_NODE_TYPE_NAME": kind,
-            "RAY_gcs_rpc_server_reconnect_timeout_s": str(RECONNECT_S),
-            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-        }
-
-    def ray_command(self) -> list[str]:
-        """`ray start --block` with what head and workers have in common; all ports are fixed, as the firewall wants."""
-        command = [*self.python_module("ray.scripts.scripts"), "start", "--block", "--disable-usage-stats"]
-        command += ["--node-ip-address", self.address, "--temp-dir", str(self.folder.ray_temp)]
-        command += ["--min-worker-port", str(WORKER_PORTS[0]), "--max-worker-port", str(WORKER_PORTS[1])]
-        for option, port in AGENT_PORTS.items():
-            command += [option, str(port)]
-        return command

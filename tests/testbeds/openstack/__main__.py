@@ -13,9 +13,11 @@ from __future__ import annotations
 import sys
 import time
 
+from testbeds import apt
+from testbeds.errors import TestbedError
 from testbeds.openstack import packages
 from testbeds.openstack.cloud_setup import connect
-from testbeds.openstack.layout import CLOUD, Layout, TestbedError
+from testbeds.openstack.layout import CLOUD, Layout
 from testbeds.openstack.leftovers import leftovers
 from testbeds.openstack.testbed import Testbed
 
@@ -34,7 +36,7 @@ def main(arguments: list[str]) -> int:
     try:
         match arguments:
             case ["install"]:
-                say(f"installed {len(packages.install())} packages")
+                say(f"installed {len(apt.install(packages.PACKAGES, 'make testbed-install'))} packages")
             case ["up"]:
                 sys.stdout.write("started\n" if testbed.up() else "was up already\n")
             case ["down"]:

@@ -10,6 +10,7 @@ from openstack import exceptions
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
+from testbeds.errors import TestbedError
 from testbeds.openstack.layout import (
     ENDPOINTS,
     EXTERNAL_ADDRESS,
@@ -17,7 +18,6 @@ from testbeds.openstack.layout import (
     PASSWORD,
     PROJECT,
     Layout,
-    TestbedError,
 )
 
 READY_LIMIT_S = 180

@@ -11,10 +11,12 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from testbeds.apt import versions
+from testbeds.errors import TestbedError
 from testbeds.openstack.configuration import argument
-from testbeds.openstack.layout import ENDPOINTS, HERE, IDENTITY_URL, PASSWORD, Layout, TestbedError
-from testbeds.openstack.packages import versions
-from testbeds.openstack.services import clean_env
+from testbeds.openstack.layout import ENDPOINTS, HERE, IDENTITY_URL, PASSWORD, Layout
+from testbeds.openstack.packages import PACKAGES
+from testbeds.services import clean_env
 
 DATABASES = ("keystone", "glance", "placement", "nova_api", "nova", "nova_cell0", "neutron")
 COMMAND_LIMIT_S = 300
@@ -37,7 +39,7 @@ class Databases:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dhctl-testbed"
         # What is in a dump is made by the packages and by these two files.
         parts = [
-            repr((sorted(versions().items()), ENDPOINTS)),
+            repr((sorted(versions(PACKAGES).items()), ENDPOINTS)),
             *((HERE / name).read_text() for name in ("databases.py", "cloud_setup.py")),
         ]
         return cache / f"openstack-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}.sql.zz"
@@ -91,7 +93,7 @@ class Databases:
         """Keeps the databases as they are now for the next testbed of the same packages."""
         dump = subprocess.run(
             ("mariadb-dump", *self._client, "--databases", *DATABASES),
-            env=clean_env(self.layout),
+            env=clean_env(self.layout.state),
             capture_output=True,
             timeout=COMMAND_LIMIT_S,
             check=True,
@@ -127,7 +129,7 @@ class Databases:
 
     def _sql(self, statements: bytes) -> None:
         client = ("mariadb", *self._client)
-        env = clean_env(self.layout)
+        env = clean_env(self.layout.state)
         done = subprocess.run(
             client, env=env, input=statements, capture_output=True, timeout=COMMAND_LIMIT_S, check=False
         )
@@ -140,13 +142,13 @@ class Databases:
 
     def _run(self, log_name: str, command: tuple[str, ...]) -> None:
         log = self.layout.log / f"{log_name}.log"
-        program = shutil.which(command[0], path=clean_env(self.layout)["PATH"])
+        program = shutil.which(command[0], path=clean_env(self.layout.state)["PATH"])
         if program is None:
             raise TestbedError(f"{command[0]} is missing; install the packages: make testbed-install")
         with log.open("ab") as output:
             done = subprocess.run(
                 (program, *command[1:]),
-                env=clean_env(self.layout),
+                env=clean_env(self.layout.state),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

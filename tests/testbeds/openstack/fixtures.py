@@ -6,27 +6,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from openstack.connection import Connection
 
+from testbeds.object_store import ObjectStore, object_store
 from testbeds.openstack.cloud_setup import connect
 from testbeds.openstack.fault_proxy import FaultProxy
-from testbeds.openstack.layout import ADMIN_CLOUD, CLOUD, EXTERNAL_ADDRESS, HERE, STATE_ENV, Layout
+from testbeds.openstack.layout import ADMIN_CLOUD, CLOUD, EXTERNAL_ADDRESS, STATE_ENV, Layout
 from testbeds.openstack.leftovers import leftovers
-from testbeds.openstack.object_store import ObjectStore, object_store
 from testbeds.openstack.testbed import Testbed
-
-UP_LIMIT_S = 600
-KEEP_ENV = "DHCTL_TESTBED_KEEP"
+from testbeds.sharing import KEEP_ENV, run_verb, shared, skip
 
 
 @dataclass(frozen=True)
@@ -49,41 +43,6 @@ class OpenStackCloud:
         return connect(self.layout, ADMIN_CLOUD)
 
 
-def _verb(verb: str, layout: Layout) -> str:
-    """Stdout of `python -m testbeds.openstack VERB`, a process of its own: what it starts is then nobody's child."""
-    env = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), STATE_ENV: str(layout.state)}
-    command = (sys.executable, "-m", "testbeds.openstack", verb)
-    done = subprocess.run(
-        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=UP_LIMIT_S, check=False
-    )
-    if done.returncode:
-        pytest.fail(f"the OpenStack testbed: {verb} failed\n{done.stderr[-3000:]}", pytrace=False)
-    return done.stdout.strip()
-
-
-@contextmanager
-def _shared(layout: Layout) -> Iterator[Callable[[], bool]]:
-    """Says for as long as the block lasts that these tests use the testbed; yields whether nobody else's do."""
-    layout.state.parent.mkdir(parents=True, exist_ok=True)
-    with layout.state.with_suffix(".users").open("a") as users:
-        fcntl.flock(users, fcntl.LOCK_SH)
-
-        def alone() -> bool:
-            try:
-                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            return True
-
-        yield alone
-
-
-def _skip(why: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{why} (in CI these tests are never skipped)", pytrace=False)
-    pytest.skip(why)
-
-
 @pytest.fixture(scope="session")
 def openstack_cloud() -> Iterator[OpenStackCloud]:
     """The testbed: started unless it runs, stopped at the end if tests started it (DHCTL_TESTBED_KEEP=1 keeps it).
@@ -93,10 +52,11 @@ def openstack_cloud() -> Iterator[OpenStackCloud]:
     layout = Layout.of_environment()
     testbed = Testbed(layout, lambda _: None)
     ours = layout.state / "started-by-tests"
+    env = {STATE_ENV: str(layout.state)}
     if not testbed.is_up() and (obstacle := testbed.obstacle()):
-        _skip(obstacle)
-    with _shared(layout) as alone:
-        if _verb("up", layout) == "started" and not os.environ.get(KEEP_ENV):
+        skip(obstacle)
+    with shared(layout.state) as alone:
+        if run_verb("openstack", env, "up") == "started" and not os.environ.get(KEEP_ENV):
             ours.touch()
         cloud = OpenStackCloud(layout)
         before = set(leftovers(cloud.user()))
@@ -106,7 +66,7 @@ def openstack_cloud() -> Iterator[OpenStackCloud]:
         finally:
             # Of several sessions that share it, the last one stops it.
             if ours.exists() and alone():
-                _verb("down", layout)
+                run_verb("openstack", env, "down")
     assert left == [], "the tests left these in the project demo"
 
 

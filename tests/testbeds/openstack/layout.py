@@ -30,8 +30,6 @@ TOKEN_CACHE_S = 2
 """How long a service may go on trusting a token that keystone has revoked."""
 STATE_ENV = "DHCTL_TESTBED_STATE"
 """For the caller: another state folder."""
-MARK_ENV = "DHCTL_TESTBED_MARK"
-"""In the environment of every process of the testbed, with the state folder: the mark by which strays are found."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,6 @@ class Layout:
         return self.state / "clouds.yaml"
 
     @property
-    def services_file(self) -> Path:
-        """JSON: name of the service -> mark of its process."""
-        return self.state / "services.json"
-
-    @property
     def ready_file(self) -> Path:
         """Is there from the moment that the cloud can be used."""
         return self.state / "ready"
@@ -74,9 +67,3 @@ class Layout:
     def mysql_socket(self) -> Path:
         """Where mariadbd listens for root."""
         return self.state / "run" / "mysql" / "s.sock"
-
-
-class TestbedError(Exception):
-    """The testbed cannot be installed, started or stopped; a sentence that says what to do."""
-
-    __test__ = False  # no test class, in spite of its name

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-from filelock import FileLock, Timeout
+from collections.abc import Callable
 
 from dhctl.infra.processes import listeners
+from testbeds import apt
+from testbeds.errors import TestbedError
 from testbeds.openstack import packages, services
 from testbeds.openstack.cloud_setup import connect, make_accounts, make_site, wait_ready
 from testbeds.openstack.configuration import write_configuration
 from testbeds.openstack.databases import Databases
-from testbeds.openstack.layout import ADMIN_CLOUD, Layout, TestbedError
+from testbeds.openstack.layout import ADMIN_CLOUD, Layout
 from testbeds.openstack.remains import make_external_bridge, remains, remove_remains
-from testbeds.openstack.services import Services
-
-LOCK_LIMIT_S = 600
+from testbeds.sharing import alone
 
 
 class Testbed:
@@ -32,14 +28,14 @@ class Testbed:
 
     def __init__(self, layout: Layout, say: Callable[[str], None]) -> None:
         self.layout = layout
-        self.services = Services(layout)
+        self.services = services.services_of(layout)
         self._say = say
 
     def obstacle(self) -> str:
         """Why this machine cannot run it: a sentence with a next step, empty when it can."""
         if os.geteuid() != 0:
             return "the OpenStack testbed needs root (network namespaces, mounts); run the tests as root"
-        missing = packages.missing()
+        missing = apt.missing(packages.PACKAGES)
         return f"packages are missing ({', '.join(missing)}); install them: make testbed-install" if missing else ""
 
     def is_up(self) -> bool:
@@ -54,7 +50,7 @@ class Testbed:
         """
         if obstacle := self.obstacle():
             raise TestbedError(obstacle)
-        with self._alone():
+        with alone(self.layout.state):
             if self.is_up():
                 return False
             self._stop_processes()
@@ -70,7 +66,7 @@ class Testbed:
 
     def down(self) -> None:
         """Stops everything and removes it from the kernel. Already down is as good."""
-        with self._alone():
+        with alone(self.layout.state):
             self._stop_all()
         self._say("down")
 
@@ -145,7 +141,7 @@ class Testbed:
         if left:
             pids = ", ".join(str(mark.pid) for mark in left)
             raise TestbedError(f"processes {pids} outlived SIGKILL; look what holds them (a mount?) and run down again")
-        layout.services_file.unlink(missing_ok=True)
+        self.services.file.unlink(missing_ok=True)
 
     def _forget(self) -> None:
         """Empties the state folder: a testbed that was stopped midway has servers without processes."""
@@ -154,18 +150,3 @@ class Testbed:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One `up` or `down` at a time, whoever calls."""
-        self.layout.state.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.layout.state.with_suffix(".lock"))
-        started = time.monotonic()
-        try:
-            with lock.acquire(timeout=LOCK_LIMIT_S):
-                yield
-        except Timeout as late:
-            waited = time.monotonic() - started
-            raise TestbedError(
-                f"another process has been starting or stopping the testbed for {waited:.0f} s; wait for it"
-            ) from late

@@ -19,7 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dhctl.infra.processes import ProcessMark, stop_all
-from testbeds.openstack.layout import TestbedError
+from testbeds.errors import TestbedError
 
 START_LIMIT_S = 60
 GRPC = 10_000

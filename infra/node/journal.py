@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from dhctl.infra.ledger import Ledger
-from dhctl.infra.openstack.node.layout import NodeFolder
+from dhctl.infra.node.layout import NodeFolder
 
 
 class NodeJournal:

@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from dhctl.infra.openstack.node.layout import NodeFolder, read_json
+from dhctl.infra.node.layout import NodeFolder, read_json
 
 STOP = "stop-autoscaler"
 GRACE_S, KILL_S = 4.0, 5.0

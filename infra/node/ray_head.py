@@ -9,23 +9,16 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dhctl.infra import ray_config
-from dhctl.infra.openstack.node.layout import (
-    CLIENT_PORT,
-    CODE_FOLDER,
-    DASHBOARD_PORT,
-    GCS_PORT,
-    RAYLET_PORT,
-    write_json,
-)
-from dhctl.infra.openstack.node.site import KNOCK_S, NodeSite
-from dhctl.infra.openstack.node.stop import start_ticks
-from dhctl.infra.openstack.node.watched import RAY_KILL_S, STOP_S, Watched, spawn, stop, supervised
+from dhctl.infra.node.layout import CLIENT_PORT, DASHBOARD_PORT, GCS_PORT, RAYLET_PORT, write_json
+from dhctl.infra.node.site import KNOCK_S, NodeSite
+from dhctl.infra.node.stop import start_ticks
+from dhctl.infra.node.watched import RAY_GRACE_S, RAY_KILL_S, STOP_S, Watched, spawn, stop, supervised
 
-PROVIDER = "dhctl.infra.openstack.node.node_provider.OpenStackNodeProvider"
 START_S = 180.0
 TRIES = 3
 """Starts that may fail before the first one that answers. After that one, it is tried for ever."""
@@ -40,10 +33,21 @@ ALLOCATE_S = 2400
 
 
 class RayHead:
-    """States: starting, ready, failed. The file agent.json tells which, with the id of the head for Ray."""
+    """States: starting, ready, failed. The file agent.json tells which, with the id of the head for Ray.
 
-    def __init__(self, site: NodeSite) -> None:
-        self._site = site
+    `provider` names the class that makes workers (`module`, dotted) and what it needs beside the node's folder and
+    the head's id and address; `pace` is the autoscaler's environment beside it, where Ray's own pace is not the site's.
+    """
+
+    def __init__(
+        self,
+        site: NodeSite,
+        provider: Mapping[str, Any],
+        grace_s: float = RAY_GRACE_S,
+        pace: Mapping[str, str] | None = None,
+    ) -> None:
+        self._site, self._provider, self._grace_s = site, dict(provider), grace_s
+        self._pace = dict(pace or {})
         self._head_id = ""
         self._ray: subprocess.Popen[bytes] | None = None
         self._monitor: Watched | None = None
@@ -80,9 +84,9 @@ class RayHead:
         command = [*site.ray_command(), "--head", "--no-monitor", "--port", str(GCS_PORT)]
         command += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(DASHBOARD_PORT)]
         command += ["--ray-client-server-port", str(CLIENT_PORT), "--num-cpus", "0", "--num-gpus", "0"]
-        command += ["--object-store-memory", str(object_store_bytes())]
+        command += ["--object-store-memory", str(object_store_bytes(site.memory_bytes))]
         until = site.settings.expires_at + AFTER_LEASE_S
-        words = supervised(command, self._head_id, site.settings.run_id, until)
+        words = supervised(command, self._head_id, site.settings.run_id, until, self._grace_s)
         self._ray = spawn(words, env, site.log("ray"))
         self._state, self._deadline = "starting", time.monotonic() + START_S
         self._tell("starting")
@@ -115,7 +119,7 @@ class RayHead:
         if site.folder.stopping.exists():
             return
         provider = {
-            "module": PROVIDER,
+            **self._provider,
             "home": str(site.folder.path),
             "head_id": self._head_id,
             "head_address": site.address,
@@ -126,8 +130,8 @@ class RayHead:
         command = [*site.python_module("ray.autoscaler.v2.monitor"), "--monitor-ip", site.address]
         command += ["--gcs-address", f"{site.address}:{GCS_PORT}", "--logs-dir", str(session / "logs")]
         command += ["--autoscaling-config", str(site.folder.autoscaling)]
-        env = {**site.ray_env(self._head_id, ray_config.HEAD_KIND), "PYTHONPATH": CODE_FOLDER}
-        env |= {"RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S": str(ALLOCATE_S)}
+        env = {**site.ray_env(self._head_id, ray_config.HEAD_KIND), "PYTHONPATH": site.python_path}
+        env |= {"RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S": str(ALLOCATE_S), **self._pace}
         self._monitor = Watched(command, env, site.log("autoscaler"))
         self._monitor.keep()
 
@@ -157,9 +161,8 @@ def _accepts(address: str, port: int) -> bool:
         return caller.connect_ex((address, port)) == 0
 
 
-def object_store_bytes() -> int:
+def object_store_bytes(memory: int) -> int:
     """A tenth of the memory: no task runs on a head, but drivers put their data there."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     shared = shutil.disk_usage("/dev/shm").free
     return max(LEAST_STORE_BYTES, min(memory // 10, shared // 2, MOST_STORE_BYTES))
 

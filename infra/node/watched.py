@@ -47,10 +47,12 @@ def spawn(
         )
 
 
-def supervised(command: Sequence[str], node_id: str, run_id: str, until: float) -> list[str]:
+def supervised(
+    command: Sequence[str], node_id: str, run_id: str, until: float, grace_s: float = RAY_GRACE_S
+) -> list[str]:
     """`command` under the supervisor that kills the whole tree of its processes when it ends, and at `until`."""
     words = [sys.executable, "-I", "-S", supervisor.__file__, "--run", run_id, "--node", node_id]
-    return [*words, "--grace", str(RAY_GRACE_S), "--until", str(until), "--", *command]
+    return [*words, "--grace", str(grace_s), "--until", str(until), "--", *command]
 
 
 def stop(process: subprocess.Popen[bytes], grace_s: float) -> None:

@@ -1,0 +1,1 @@
+"""The Kubernetes target: objects applied by Pulumi, looked for by label through the raw API."""
