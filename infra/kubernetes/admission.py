@@ -61,7 +61,7 @@ def admit(spec: RunSpec, cluster: Cluster) -> list[Requirement]:
         account_requirements,
         class_requirements,
         node_requirements,
-        lambda spec, cluster: [kuberay.requirement(spec, cluster)],
+        kuberay.requirements,
     )
     with api_errors("look at the cluster"), ThreadPoolExecutor(len(checks) + 1) as pool:
         limits = pool.submit(bounds_of, spec.kubernetes, cluster)

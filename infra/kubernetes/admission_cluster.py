@@ -16,7 +16,6 @@ from dhctl.infra.kubernetes.node.worker_pod import worker_pod
 from dhctl.infra.kubernetes.objects import ENFORCE, RunObjects
 from dhctl.infra.kubernetes.quantity import parse, told
 from dhctl.infra.kubernetes.rights import ACCOUNT_RIGHTS, KUBERAY_RIGHTS, RIGHTS, VOLUME_RIGHTS, Right
-from dhctl.infra.kubernetes.section import RayMode
 from dhctl.infra.spec import RunSpec
 from dhctl.infra.target import Requirement
 
@@ -69,7 +68,7 @@ def rights_requirements(spec: RunSpec, cluster: Cluster) -> Iterator[Requirement
     section = spec.kubernetes
     wanted = [*RIGHTS, *(() if section.service_account else ACCOUNT_RIGHTS)]
     wanted += VOLUME_RIGHTS if section.data_volume is not None else ()
-    wanted += KUBERAY_RIGHTS if section.ray is RayMode.KUBERAY else ()
+    wanted += KUBERAY_RIGHTS if section.by_kuberay else ()
     wanted += () if section.namespace else OWN_NAMESPACE_RIGHTS
     namespace = section.namespace or ""
     asked = [(right, verb) for right in wanted for verb in right.verbs]

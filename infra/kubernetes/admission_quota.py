@@ -14,7 +14,7 @@ from dhctl.infra.kubernetes.looking import NOT_TOLD, look
 from dhctl.infra.kubernetes.pod_objects import LEASE_CPUS, LEASE_MEMORY_BYTES
 from dhctl.infra.kubernetes.quantity import parse, told
 from dhctl.infra.kubernetes.ray_cluster import AUTOSCALER_CPUS, AUTOSCALER_MEMORY_BYTES
-from dhctl.infra.kubernetes.section import KubernetesSection, RayMode
+from dhctl.infra.kubernetes.section import KubernetesSection
 from dhctl.infra.spec import RunSpec
 from dhctl.infra.target import Requirement
 
@@ -178,7 +178,7 @@ def range_requirements(spec: RunSpec, bounds: Bounds) -> Iterator[Requirement]:
         "worker": {"cpu": Decimal(size.cpus), "memory": Decimal(size.memory), section.gpu_resource: Decimal(size.gpus)},
         "head": {"cpu": parse(section.head_cpus), "memory": Decimal(section.head_memory)},
         "lease": {"cpu": parse(LEASE_CPUS), "memory": Decimal(LEASE_MEMORY_BYTES)},
-        **({"autoscaler": _autoscaler(section)} if section.ray is RayMode.KUBERAY else {}),
+        **({"autoscaler": _autoscaler(section)} if section.by_kuberay else {}),
     }
     change = {
         "worker": "change workers.cpus, workers.memory or workers.gpus",
@@ -273,7 +273,7 @@ def _head(spec: RunSpec) -> Amounts:
 
 def _autoscaler(section: KubernetesSection) -> Amounts:
     """The container that KubeRay puts beside the head."""
-    if section.ray is not RayMode.KUBERAY:
+    if not section.by_kuberay:
         return {"cpu": Decimal(0), "memory": Decimal(0)}
     return {"cpu": parse(AUTOSCALER_CPUS), "memory": Decimal(AUTOSCALER_MEMORY_BYTES)}
 
@@ -281,7 +281,7 @@ def _autoscaler(section: KubernetesSection) -> Amounts:
 def _objects(spec: RunSpec) -> Amounts:
     section = spec.kubernetes
     counted = {**COUNTED, **({} if section.service_account else ACCOUNTS)}
-    counted |= {RAY_CLUSTERS.name: 1} if section.ray is RayMode.KUBERAY else {}
+    counted |= {RAY_CLUSTERS.name: 1} if section.by_kuberay else {}
     found = {kind: Decimal(count) for kind, count in counted.items()}
     if section.data_volume is not None:
         volume = {"persistentvolumeclaims": Decimal(1), "requests.storage": Decimal(section.data_volume)}

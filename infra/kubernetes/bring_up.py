@@ -32,9 +32,8 @@ def await_head(cluster: Cluster, record: RunRecord, report: Report, interrupts: 
     Raises ClusterError with the cluster's own words when it does not.
     """
     of, name = (RAY_CLUSTERS, record.run_id) if by_kuberay(record) else (PODS, Mark(record.run_id).name(HEAD))
-    version = f"{of.group}/{of.version}" if of.group else of.version
     metadata = {"name": name, "namespace": namespace_of(record)}
-    manifest = {"apiVersion": version, "kind": of.kind, "metadata": metadata}
+    manifest = {"apiVersion": of.api_version, "kind": of.kind, "metadata": metadata}
     judged = _Told(report).judge if by_kuberay(record) else judge
     with record.ledger.act("head.ray", kind=of.kind, name=name):
         found = apply.wait_ready(cluster, manifest, HEAD_S, interrupts.check, judged)

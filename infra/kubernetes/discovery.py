@@ -41,13 +41,18 @@ class Kind:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @property
+    def api_version(self) -> str:
+        """As manifests have it: v1, batch/v1."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
     def singular(self) -> str:
         """For people: pod, cronjob."""
         return self.kind.lower()
 
     def path(self, namespace: str = "", name: str = "") -> str:
         """Of one object, or of the list; without a namespace of all namespaces."""
-        base = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        base = f"/apis/{self.api_version}" if self.group else f"/api/{self.api_version}"
         place = f"/namespaces/{namespace}" if namespace and self.namespaced else ""
         return f"{base}{place}/{self.plural}" + (f"/{name}" if name else "")
 

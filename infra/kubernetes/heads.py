@@ -8,7 +8,6 @@ from dhctl.infra.errors import NotUpError
 from dhctl.infra.kubernetes.client import Cluster, api_errors
 from dhctl.infra.kubernetes.mark import HEAD, ROLE_LABEL, Mark
 from dhctl.infra.kubernetes.pod_files import pods_of
-from dhctl.infra.kubernetes.section import RayMode
 from dhctl.infra.ledger import last
 from dhctl.infra.record import RunRecord
 
@@ -28,7 +27,7 @@ def namespace_of(record: RunRecord) -> str:
 
 def by_kuberay(record: RunRecord) -> bool:
     """Whether KubeRay's operator makes the run's pods."""
-    return record.spec.kubernetes.ray is RayMode.KUBERAY
+    return record.spec.kubernetes.by_kuberay
 
 
 def head_name(cluster: Cluster, record: RunRecord) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from dhctl.infra.errors import DhctlError, NotUpError
 from dhctl.infra.events import Report
 from dhctl.infra.kubernetes.admission_cluster import may
@@ -22,7 +24,7 @@ from dhctl.infra.record import RunRecord
 from dhctl.infra.spec import RunSpec
 from dhctl.infra.target import Requirement
 
-API = f"/apis/{RAY_CLUSTERS.group}/{RAY_CLUSTERS.version}"
+API = f"/apis/{RAY_CLUSTERS.api_version}"
 FETCH_S = 120.0
 
 
@@ -38,14 +40,15 @@ def settled(section: KubernetesSection, cluster: Cluster) -> KubernetesSection:
     return section.model_copy(update={"ray": RayMode.KUBERAY if allowed else RayMode.PODS})
 
 
-def requirement(spec: RunSpec, cluster: Cluster) -> Requirement:
+def requirements(spec: RunSpec, cluster: Cluster) -> Iterator[Requirement]:
     """Who makes Ray's pods. Rights have rows of their own. Raises ClusterApiError."""
     wanted = spec.kubernetes.ray
-    if wanted is not RayMode.KUBERAY:
-        return Requirement("Ray's pods", wanted.value, "made by dhctl")
+    if not spec.kubernetes.by_kuberay:
+        yield Requirement("Ray's pods", wanted.value, "made by dhctl")
+        return
     problem = "the cluster serves no RayCluster of ray.io/v1; set kubernetes.ray to pods, or ask for KubeRay"
     served = _served(cluster)
-    return Requirement(
+    yield Requirement(
         "Ray's pods", wanted.value, "ray.io/v1 is served" if served else "none", "" if served else problem
     )
 

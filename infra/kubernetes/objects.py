@@ -38,7 +38,7 @@ from dhctl.infra.kubernetes.pod_objects import (
     PodObjects,
 )
 from dhctl.infra.kubernetes.ray_cluster import ray_cluster
-from dhctl.infra.kubernetes.section import KubernetesSection, RayMode
+from dhctl.infra.kubernetes.section import KubernetesSection
 from dhctl.infra.node.layout import GCS_PORT
 from dhctl.infra.openstack.userdata import code_tar
 from dhctl.infra.record import RunRecord
@@ -96,11 +96,6 @@ class RunObjects:
         return self.section.namespace is None
 
     @property
-    def by_kuberay(self) -> bool:
-        """Whether KubeRay's operator makes Ray's pods."""
-        return self.section.ray is RayMode.KUBERAY
-
-    @property
     def head_account(self) -> str:
         """The head's service account."""
         return self.section.service_account or self.mark.name(HEAD)
@@ -127,7 +122,7 @@ class RunObjects:
 
     def run_object(self) -> Manifest:
         """Owner of all others; what a head of dhctl's own needs to know."""
-        data = {} if self.by_kuberay else {SETTINGS_KEY: json.dumps(self.settings().to_dict(), sort_keys=True)}
+        data = {} if self.section.by_kuberay else {SETTINGS_KEY: json.dumps(self.settings().to_dict(), sort_keys=True)}
         return {**_v1("ConfigMap"), "metadata": self._metadata(self.mark.run_id, RUN), "data": data}
 
     def settings(self) -> PodSettings:
@@ -156,7 +151,7 @@ class RunObjects:
             "lease": self.lease_job(owner, now),
             "code": self.code_object(owner),
             "network-policy": self.network_policy(owner),
-            **({} if self.by_kuberay else {"service": self.service(owner)}),
+            **({} if self.section.by_kuberay else {"service": self.service(owner)}),
             **self.access(owner),
             **({} if self.section.data_volume is None else {"data": self.claim(owner)}),
         }
@@ -168,7 +163,7 @@ class RunObjects:
         return {
             **_v1("ConfigMap"),
             "metadata": self._metadata(self.mark.name(CODE), CODE, owner),
-            "binaryData": {} if self.by_kuberay else {CODE_KEY: base64.b64encode(self.code).decode()},
+            "binaryData": {} if self.section.by_kuberay else {CODE_KEY: base64.b64encode(self.code).decode()},
             "data": {LEASE_KEY: Path(lease.__file__).read_text()},
         }
 
@@ -181,7 +176,7 @@ class RunObjects:
         if self.section.service_account:
             return {}
         wanted = {HEAD: rights.head_rules(self.mark.run_id), LEASE: rights.lease_rules(self.mark.run_id)}
-        if self.by_kuberay:
+        if self.section.by_kuberay:
             del wanted[HEAD]
         found = {}
         for part, rules in wanted.items():
@@ -251,7 +246,7 @@ class RunObjects:
 
     def ray(self, owner: str) -> Manifest:
         """What Ray starts from: the RayCluster, or the head's pod."""
-        if not self.by_kuberay:
+        if not self.section.by_kuberay:
             return self.head_pod(owner)
         metadata = self._metadata(self.mark.run_id, RAY_CLUSTER, owner)
         return ray_cluster(metadata, self.mark, self.pods, self.section, self.workers)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dhctl.infra.kubernetes.section import RayMode
 from dhctl.infra.spec import RunSpec
 from dhctl.infra.target import PlannedResource
 from dhctl.infra.units import format_duration, format_size
@@ -15,10 +14,6 @@ KUBERAY = "KubeRay"
 def resources(spec: RunSpec) -> list[PlannedResource]:
     """Everything, with who makes it. No call to the cluster."""
     return [*_basics(spec), *_access(spec), *_head(spec), *_workers(spec)]
-
-
-def _by_kuberay(spec: RunSpec) -> bool:
-    return spec.kubernetes.ray is RayMode.KUBERAY
 
 
 def _basics(spec: RunSpec) -> Iterator[PlannedResource]:
@@ -36,13 +31,13 @@ def _basics(spec: RunSpec) -> Iterator[PlannedResource]:
 
 def _access(spec: RunSpec) -> Iterator[PlannedResource]:
     if spec.kubernetes.service_account is None:
-        head = () if _by_kuberay(spec) else (("head", "makes and ends pods"),)
+        head = () if spec.kubernetes.by_kuberay else (("head", "makes and ends pods"),)
         for part, does in (*head, ("lease", "deletes the run object, nothing else")):
             yield PlannedResource(f"{part}-account", "ServiceAccount", "Pulumi", does)
             yield PlannedResource(f"{part}-role", "Role", "Pulumi", "")
             yield PlannedResource(f"{part}-binding", "RoleBinding", "Pulumi", "")
     yield PlannedResource("network-policy", "NetworkPolicy", "Pulumi", "into the run's pods only from the run's pods")
-    if not _by_kuberay(spec):
+    if not spec.kubernetes.by_kuberay:
         yield PlannedResource("service", "Service", "Pulumi", "headless; the head's name in the namespace")
     ends = f"ends the run after {format_duration(spec.lease)}, whoever is dead by then"
     yield PlannedResource("lease", "CronJob", "Pulumi", ends)
@@ -51,15 +46,15 @@ def _access(spec: RunSpec) -> Iterator[PlannedResource]:
 def _head(spec: RunSpec) -> Iterator[PlannedResource]:
     section = spec.kubernetes
     size = f"{section.head_cpus} CPU, {format_size(section.head_memory)}"
-    if _by_kuberay(spec):
+    if spec.kubernetes.by_kuberay:
         yield PlannedResource("ray-cluster", "RayCluster", "Pulumi", "from which KubeRay makes Ray's pods")
-    maker = KUBERAY if _by_kuberay(spec) else "Pulumi"
+    maker = KUBERAY if spec.kubernetes.by_kuberay else "Pulumi"
     yield PlannedResource("head", "Pod", maker, f"{section.image}, {size}; Ray head, takes no tasks")
 
 
 def _workers(spec: RunSpec) -> Iterator[PlannedResource]:
     size = spec.workers
-    maker, beside = (KUBERAY, "beside") if _by_kuberay(spec) else ("dhctl", "on")
+    maker, beside = (KUBERAY, "beside") if spec.kubernetes.by_kuberay else ("dhctl", "on")
     yield PlannedResource("autoscaler", "process", maker, f"Ray's autoscaler v2, {beside} the head")
     worker = f"{size.cpus} CPU, {size.gpus} GPU, {format_size(size.memory)}"
     idle = f"leaves after {format_duration(size.idle_timeout)} idle"

@@ -26,6 +26,7 @@ from dhctl.infra.kubernetes.pod_objects import (
 from dhctl.infra.kubernetes.section import KubernetesSection
 from dhctl.infra.mark import RUN_ENV
 from dhctl.infra.node.layout import AGENT_PORTS, CLIENT_PORT, DASHBOARD_PORT, GCS_PORT, HOME, WORKER_PORTS
+from dhctl.infra.node.ray_head import LEAST_STORE_BYTES, MOST_STORE_BYTES
 from dhctl.infra.spec import Workers
 
 GROUP = "worker"
@@ -39,7 +40,6 @@ AUTOSCALER_CPUS, AUTOSCALER_MEMORY_BYTES = "200m", 512 * 2**20
 GRACE_S = 5
 """Bash as the first process hears no SIGTERM: each second of grace is one of waiting."""
 
-LEAST_STORE_BYTES, MOST_STORE_BYTES = 100 * 2**20, 2 * 2**30
 OWN_PORTS = {"--dashboard-agent-listen-port", "--metrics-export-port"}
 """Ports that the operator gives, and probes."""
 
@@ -51,7 +51,7 @@ def ray_cluster(
     made = _Templates(mark, pods, section, workers)
     mounts = [*section.volume_mounts, {"name": f"{PREFIX}tmp", "mountPath": "/tmp"}]
     return {
-        "apiVersion": f"{RAY_CLUSTERS.group}/{RAY_CLUSTERS.version}",
+        "apiVersion": RAY_CLUSTERS.api_version,
         "kind": RAY_CLUSTERS.kind,
         "metadata": metadata,
         "spec": {

@@ -72,6 +72,11 @@ class KubernetesSection(Frozen):
     strict_network: bool = False
     """Refuses a cluster that does not enforce NetworkPolicy, instead of saying so."""
 
+    @property
+    def by_kuberay(self) -> bool:
+        """Whether KubeRay's operator makes Ray's pods."""
+        return self.ray is RayMode.KUBERAY
+
     def has_folder(self, path: str) -> bool:
         """Whether pods find this folder in one of the spec's mounts. The claim at /data goes with the run."""
         mounts = [str(mount.get("mountPath", "")).rstrip("/") for mount in self.volume_mounts]

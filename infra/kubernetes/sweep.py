@@ -75,7 +75,8 @@ class Sweep:
         self._cluster, self._namespace, self._run_id = cluster, namespace, run_id
         self._ledger, self._tell, self._telling = ledger, report, threading.Lock()
         self._refused: dict[str, str] = {}
-        self._waited = waited_for(ledger.entries())
+        self._waited: set[str] = set()
+        """Uids of what this `down` waited for in vain before this sweep."""
         self._unconfirmed: set[str] = set()
         """Uids of pods whose end was waited for and did not come, as on a node that is dead."""
         self._until = time.monotonic() + DEADLINE_S

@@ -23,7 +23,7 @@ from dhctl.infra.kubernetes.client import Cluster, ClusterApiError, connect
 from dhctl.infra.kubernetes.inventory import waited_for
 from dhctl.infra.kubernetes.objects import with_content
 from dhctl.infra.kubernetes.readiness import address_of, has_address
-from dhctl.infra.kubernetes.section import KubernetesSection, RayMode
+from dhctl.infra.kubernetes.section import KubernetesSection
 from dhctl.infra.ledger import Ledger
 from dhctl.infra.record import RunRecord
 from dhctl.infra.run_secrets import RunSecrets, store_environment
@@ -134,7 +134,7 @@ class TokenProvider(ObjectProvider):
     def _content(self, props: Props, manifest: Manifest) -> Manifest:
         token = RunSecrets(Path(props["secrets"])).token_file.read_text().strip()
         section = KubernetesSection.model_validate_json(props["section"])
-        return with_content(manifest, token, store_environment(), by_kuberay=section.ray is RayMode.KUBERAY)
+        return with_content(manifest, token, store_environment(), by_kuberay=section.by_kuberay)
 
 
 class KubernetesObject(Resource, module="dhctl", name="KubernetesObject"):

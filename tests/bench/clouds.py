@@ -6,14 +6,18 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import median
+from typing import Protocol
 
 from dhctl.infra.ray_api import alive_nodes
 from dhctl.infra.record import RunRecord
 from dhctl.stacks.targets import target_for
 from e2e.driver import Dhctl
+from testbeds.sharing import shared
 
 DEMAND = "demand at "
 EVERY_S, JOIN_LIMIT_S = 0.3, 180.0
@@ -26,6 +30,28 @@ ray.get(ray.remote(num_cpus=1)(lambda: time.sleep(20)).remote())
 Samples = dict[str, list[float]]
 Row = tuple[str, str, str, float]
 """What, our sample, the floor's, and the goal: a ratio where there is a floor, else seconds; 0: none."""
+
+
+class ClusterTestbed(Protocol):
+    """What a benchmark needs of any of them."""
+
+    def up(self) -> bool:
+        """Whether it was brought up now."""
+
+    def down(self) -> None:
+        """Stops it."""
+
+
+@contextmanager
+def running(testbed: ClusterTestbed, state: Path) -> Iterator[None]:
+    """The testbed is up, and stays so for as long as the block lasts: tests that end meanwhile would stop it."""
+    with shared(state) as alone:
+        started = testbed.up()
+        try:
+            yield
+        finally:
+            if started and alone():
+                testbed.down()
 
 
 def timed(dhctl: Dhctl, *words: str) -> float:

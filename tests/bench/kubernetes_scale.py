@@ -20,6 +20,7 @@ from pods.fixtures import tenants_namespace
 from pods.runs import PodRuns
 from pods.scale import Scaled, scale
 
+from bench.clouds import running
 from dhctl.infra.engine_install import ensure_engine
 from dhctl.infra.events import ignore
 from dhctl.infra.home import default_root
@@ -28,7 +29,6 @@ from testbeds.kubernetes.fixtures import KubernetesCluster
 from testbeds.kubernetes.layout import MACHINE_ADDRESS, Layout
 from testbeds.kubernetes.testbed import Testbed
 from testbeds.object_store import object_store
-from testbeds.sharing import shared
 
 ROOT = Path(__file__).resolve().parents[2]
 GOALS_S = {100: 60.0}
@@ -102,17 +102,12 @@ def main() -> int:
         print(f"not measured: {obstacle}")
         return 0
     cluster, measured = KubernetesCluster(layout), list[Scaled]()
-    with shared(layout.state) as alone:  # else tests that end meanwhile stop it
-        started = testbed.up()
-        try:
-            for one in measure_each(cluster, args.workers):
-                print(one, flush=True)
-                measured.append(one)
-                text, good = page(measured)
-                args.write.write_text(text)  # each time: the next one may be too much for this machine
-        finally:
-            if started and alone():
-                testbed.down()
+    with running(testbed, layout.state):
+        for one in measure_each(cluster, args.workers):
+            print(one, flush=True)
+            measured.append(one)
+            text, good = page(measured)
+            args.write.write_text(text)  # each time: the next one may be too much for this machine
     print(text)
     return 0 if good else 1
 

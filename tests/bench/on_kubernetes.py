@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pods.fixtures import tenants_namespace
 from pods.runs import section
 
-from bench.clouds import EVERY_S, JOB, JOIN_LIMIT_S, Samples, join, page, timed
+from bench.clouds import EVERY_S, JOB, JOIN_LIMIT_S, Samples, join, page, running, timed
 from dhctl.infra.engine_install import ensure_engine
 from dhctl.infra.events import ignore
 from dhctl.infra.home import Home, default_root
@@ -45,7 +45,6 @@ from testbeds.kubernetes.layout import MACHINE_ADDRESS, Layout
 from testbeds.kubernetes.programs import programs
 from testbeds.kubernetes.testbed import Testbed
 from testbeds.object_store import object_store
-from testbeds.sharing import shared
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = (
@@ -189,13 +188,8 @@ def main() -> int:
     if obstacle := testbed.obstacle():
         print(f"not measured: {obstacle}")
         return 0
-    with shared(layout.state) as alone:  # else tests that end meanwhile stop it
-        started = testbed.up()
-        try:
-            samples = measure(KubernetesCluster(layout), args.rounds)
-        finally:
-            if started and alone():
-                testbed.down()
+    with running(testbed, layout.state):
+        samples = measure(KubernetesCluster(layout), args.rounds)
     text, good = page(INTRO, ROWS, samples, args.rounds, NOT_MET)
     print(text)
     args.write.write_text(text)

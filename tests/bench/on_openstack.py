@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.clouds import JOB, Samples, join, page, timed
+from bench.clouds import JOB, Samples, join, page, running, timed
 from cloud.runs import SECTION
 from dhctl.infra.engine_install import ensure_engine
 from dhctl.infra.events import ignore
@@ -111,32 +111,32 @@ def main() -> int:
     if obstacle := testbed.obstacle():
         print(f"not measured: {obstacle}")
         return 0
-    started, cloud, samples = testbed.up(), OpenStackCloud(layout), defaultdict[str, list[float]](list)
-    try:
-        with tempfile.TemporaryDirectory() as name, object_store(Path(name) / "s3", EXTERNAL_ADDRESS) as store:
-            folder = Path(name)
-            env = clean_environment(ensure_engine(default_root(), ignore).parent, folder / "home")
-            dhctl = Dhctl(folder / "home", folder, {**env, **cloud.env, **store.env})
-            os.environ.update({**cloud.env, **store.env})
-            install(dhctl.home / "plugins", sys.executable)
-            (folder / "job").mkdir()
-            (folder / "job" / "main.py").write_text(JOB)
-            spec = {
-                "name": "bench",
-                "target": "openstack",
-                "lease": "30m",
-                "workers": {"max": 1, "memory": "512MiB", "idle_timeout": "10m"},
-                "job": {"folder": "job", "entrypoint": "python main.py"},
-                "output": store.make_bucket("bench"),
-                "openstack": SECTION,
-            }
-            (folder / "spec.json").write_text(json.dumps(spec))
-            for number in range(args.rounds):
-                print(f"round {number + 1} of {args.rounds}", flush=True)
-                one_round(dhctl, samples)
-    finally:
-        if started:
-            testbed.down()
+    cloud, samples = OpenStackCloud(layout), defaultdict[str, list[float]](list)
+    with (
+        running(testbed, layout.state),
+        tempfile.TemporaryDirectory() as name,
+        object_store(Path(name) / "s3", EXTERNAL_ADDRESS) as store,
+    ):
+        folder = Path(name)
+        env = clean_environment(ensure_engine(default_root(), ignore).parent, folder / "home")
+        dhctl = Dhctl(folder / "home", folder, {**env, **cloud.env, **store.env})
+        os.environ.update({**cloud.env, **store.env})
+        install(dhctl.home / "plugins", sys.executable)
+        (folder / "job").mkdir()
+        (folder / "job" / "main.py").write_text(JOB)
+        spec = {
+            "name": "bench",
+            "target": "openstack",
+            "lease": "30m",
+            "workers": {"max": 1, "memory": "512MiB", "idle_timeout": "10m"},
+            "job": {"folder": "job", "entrypoint": "python main.py"},
+            "output": store.make_bucket("bench"),
+            "openstack": SECTION,
+        }
+        (folder / "spec.json").write_text(json.dumps(spec))
+        for number in range(args.rounds):
+            print(f"round {number + 1} of {args.rounds}", flush=True)
+            one_round(dhctl, samples)
     text, good = page(INTRO, ROWS, samples, args.rounds, NOT_MET)
     print(text)
     args.write.write_text(text)

@@ -48,7 +48,7 @@ def test_it_is_what_the_stack_declares(section: dict[str, Any]) -> None:
     made = RunObjects(Mark("dh-aaaabbbbcc", 1), "trial", wanted.kubernetes, wanted.workers)
     kinds = {name: manifest["kind"] for name, manifest in made.owned("", 0).items()}
     kinds |= {"run": "ConfigMap", "token": "Secret"}
-    kinds |= {"ray-cluster": "RayCluster"} if made.by_kuberay else {"head": "Pod"}
+    kinds |= {"ray-cluster": "RayCluster"} if made.section.by_kuberay else {"head": "Pod"}
     kinds |= {"namespace": "Namespace"} if made.own_namespace else {}
     assert {planned.name: planned.kind for planned in resources(wanted) if planned.made_by == "Pulumi"} == kinds
 

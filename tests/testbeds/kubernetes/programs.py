@@ -44,28 +44,39 @@ def programs(cache: Path) -> Path:
 
 def build(cache: Path, say: Callable[[str], None]) -> bool:
     """Builds them, unless they are there; whether it did. Raises TestbedError with the log's end."""
-    place = programs(cache)
+    return build_into(programs(cache), KUBERNETES, "Kubernetes", "5 minutes on two cores", _build, say)
+
+
+def build_into(
+    place: Path, version: str, what: str, usual: str, make: Callable[[Build], None], say: Callable[[str], None]
+) -> bool:
+    """Has `make` fill the folder `bin` of a build's root, which becomes `place`, unless that is there; whether it did.
+
+    The name of `place` is a word and a stamp; of the word's builds the newest are kept. Raises TestbedError with the
+    log's end.
+    """
     if place.exists():
         return False
+    cache, word = place.parent, place.name.partition("-")[0]
     cache.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=".building-", dir=cache) as name:
         work = Build(
-            version=KUBERNETES,
+            version=version,
             folder=Path(name),
-            log=cache / "programs.log",
-            what="building Kubernetes",
-            usual="5 minutes on two cores",
+            log=cache / f"{word}.log",
+            what=f"building {what}",
+            usual=usual,
             started_at=started,
             ends_at=started + BUILD_LIMIT_S,
-            report=note_into(say),
+            report=_note_into(say),
         )
         try:
-            _build(work)
+            make(work)
         except EngineError as trouble:
             raise TestbedError(str(trouble)) from trouble
         (work.root / "bin").rename(place)
-    remove_old(cache, "programs-*")
+    remove_old(cache, f"{word}-*")
     return True
 
 
@@ -75,7 +86,7 @@ def remove_old(cache: Path, pattern: str) -> None:
         shutil.rmtree(old)
 
 
-def note_into(say: Callable[[str], None]) -> Callable[[Event], None]:
+def _note_into(say: Callable[[str], None]) -> Callable[[Event], None]:
     """Tells what a build notes."""
 
     def note(event: Event) -> None:

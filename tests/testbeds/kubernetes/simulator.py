@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +17,9 @@ from typing import Any
 from kubernetes import client
 
 from dhctl.infra.engine_build import Build
-from dhctl.infra.errors import EngineError
 from testbeds.errors import TestbedError
 from testbeds.kubernetes.layout import Layout
-from testbeds.kubernetes.programs import BUILD_LIMIT_S, build_with_go, note_into, remove_old
+from testbeds.kubernetes.programs import build_into, build_with_go
 
 KWOK = "0.8.0"
 MODULE = "sigs.k8s.io/kwok"
@@ -48,29 +46,7 @@ def kwok(cache: Path) -> Path:
 
 def build(cache: Path, say: Callable[[str], None]) -> bool:
     """Builds it, unless it is there; whether it did. Raises TestbedError with the log's end."""
-    place = kwok(cache)
-    if place.exists():
-        return False
-    cache.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=cache) as name:
-        work = Build(
-            version=KWOK,
-            folder=Path(name),
-            log=cache / "kwok.log",
-            what="building kwok",
-            usual="3 minutes on two cores",
-            started_at=started,
-            ends_at=started + BUILD_LIMIT_S,
-            report=note_into(say),
-        )
-        try:
-            _build(work)
-        except EngineError as trouble:
-            raise TestbedError(str(trouble)) from trouble
-        (work.root / "bin").rename(place)
-    remove_old(cache, "kwok-*")
-    return True
+    return build_into(kwok(cache), KWOK, "kwok", "3 minutes on two cores", _build, say)
 
 
 def _build(work: Build) -> None:

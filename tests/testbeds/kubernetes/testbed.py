@@ -17,10 +17,10 @@ from dhctl.infra.processes import ProcessMark, wait_until
 from testbeds import apt
 from testbeds.errors import TestbedError
 from testbeds.kubernetes import cluster, image, kernel, packages, programs, services, simulator
-from testbeds.kubernetes.kuberay import CRDS_ENV, OPERATOR_ENV, SERVICE, Operator
+from testbeds.kubernetes.kuberay import CRDS_ENV, OPERATOR_ENV, Operator
 from testbeds.kubernetes.layout import NODES, Layout, Node
 from testbeds.kubernetes.pki import make_pki
-from testbeds.services import states
+from testbeds.services import Service, states
 from testbeds.sharing import alone, is_held
 
 INSTALL = "make k8s-testbed-install"
@@ -108,9 +108,7 @@ class Testbed:
         """Starts kwok, unless it runs; built first where it is missing. Ends with the testbed. Raises TestbedError."""
         simulator.build(self.layout.cache, self._say)
         with alone(self.layout.state):
-            mark = self.services.marks().get(simulator.SERVICE)
-            if mark is None or not mark.alive():
-                self.services.start(services.kwok(self.layout))
+            self._start_unless_it_runs(services.kwok(self.layout))
 
     def operate(self) -> None:
         """Starts the operator of KubeRay that the environment names, unless it runs. Raises TestbedError."""
@@ -119,9 +117,12 @@ class Testbed:
             raise TestbedError(f"no operator is named; set {OPERATOR_ENV} and {CRDS_ENV}")
         with alone(self.layout.state), cluster.connect(self.layout.admin_kubeconfig) as admin:
             operator.define(admin)
-            mark = self.services.marks().get(SERVICE)
-            if mark is None or not mark.alive():
-                self.services.start(operator.service(self.layout))
+            self._start_unless_it_runs(operator.service(self.layout))
+
+    def _start_unless_it_runs(self, service: Service) -> None:
+        mark = self.services.marks().get(service.name)
+        if mark is None or not mark.alive():
+            self.services.start(service)
 
     def remains(self) -> list[str]:
         """What is on this machine of a testbed that should be gone: processes, namespaces, a link, cgroups, mounts.
