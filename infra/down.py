@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dhctl.infra import job_recovery, lease
-from dhctl.infra.engine_recovery import backend_folder, forget, settle, stack_state
+from dhctl.infra.engine_recovery import backend_folder, forget, living_processes, settle, stack_state
 from dhctl.infra.errors import RunBusyError
 from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report, Warned
 from dhctl.infra.ledger import Entry, last
@@ -193,5 +193,10 @@ def _look_at_stack(record: RunRecord) -> list[Check]:
             "Pulumi locks",
             f"lock files in {folder.name}/",
             tuple(Leftover("lock", f"{lock.path.name} (pid {lock.pid} on {lock.host})", again) for lock in state.locks),
+        ),
+        Check(
+            "Pulumi processes",
+            "engines of this run and their plugins on this machine",
+            tuple(Leftover("process", f"pid {mark.pid}", again) for mark in living_processes(record)),
         ),
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -16,6 +16,10 @@ from dhctl.infra.engine_state import StackState, read_stack
 from dhctl.infra.errors import EngineError
 from dhctl.infra.processes import ProcessMark, carries_mark, stop_all, wait_until
 from dhctl.infra.record import RunRecord
+
+PLUGIN_PROGRAMS = ("pulumi-resource-", "pulumi-language-")
+DYNAMIC_RESOURCES = "pulumi.dynamic"
+"""The module that the launcher of engine_build.py becomes."""
 
 
 def backend_folder(record: RunRecord) -> Path:
@@ -60,18 +64,35 @@ def forget(record: RunRecord) -> None:
 def stop_orphans(record: RunRecord, grace_s: float = 90.0) -> list[ProcessMark]:
     """Ends engine processes whose client died; SIGINT first, so that they finish their step, write state and unlock.
 
-    Found in the ledger, and by the mark for one whose client died before it wrote the line. Those that still live after
-    SIGKILL are returned.
+    Found in the ledger, and by the mark for one whose client died before it wrote the line. Then their plugins: an
+    engine that is killed leaves them, and one may be in the middle of a create. Those that still live after SIGKILL are
+    returned.
     """
     told = (e.detail.get("process") for e in record.ledger.entries() if e.act == "engine.process")
     marks = {m for m in map(ProcessMark.from_dict, told) if m}
-    marks |= {m for m in map(ProcessMark.of, _unrecorded(record.run_id)) if m}
+    marks |= set(_marked(record.run_id, _is_engine))
     living = [m for m in marks if m.signal(signal.SIGINT)]
     wait_until(lambda: not any(m.alive() for m in living), grace_s if living else 0)
-    return stop_all([m for m in living if m.alive()], grace_s=2)
+    left = stop_all([m for m in living if m.alive()], grace_s=2)
+    return left or stop_all(_marked(record.run_id, _is_plugin), grace_s=2)
 
 
-def _unrecorded(run_id: str) -> Iterator[int]:
-    for process in psutil.process_iter(["name"]):
-        if process.info["name"] == "pulumi" and carries_mark(process.pid, run_id):
-            yield process.pid
+def living_processes(record: RunRecord) -> list[ProcessMark]:
+    """Engines of the run and their plugins that live on this machine."""
+    return list(_marked(record.run_id, lambda process: _is_engine(process) or _is_plugin(process)))
+
+
+def _marked(run_id: str, like: Callable[[psutil.Process], bool]) -> Iterator[ProcessMark]:
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if like(process) and carries_mark(process.pid, run_id) and (mark := ProcessMark.of(process.pid)):
+            yield mark
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    return bool(process.info["name"] == "pulumi")
+
+
+def _is_plugin(process: psutil.Process) -> bool:
+    """A provider's or a language's program; that of dynamic resources is a module of Python's."""
+    words = process.info["cmdline"] or [""]
+    return Path(words[0]).name.startswith(PLUGIN_PROGRAMS) or DYNAMIC_RESOURCES in words

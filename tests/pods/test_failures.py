@@ -7,13 +7,14 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 from kubernetes import client
 from pods.runs import PodRuns, workers
 from pods.things import Foreign
 
 from dhctl.infra.errors import ClusterError
-from dhctl.infra.processes import wait_until
+from dhctl.infra.processes import carries_mark, wait_until
 from dhctl.infra.record import RunRecord
 from e2e.driver import has
 from testbeds.kubernetes.conditions import delete_pod, restart_api_server
@@ -38,6 +39,11 @@ def joined(record: RunRecord, wanted: int) -> bool:
         return workers(record) == wanted
     except ClusterError:
         return False
+
+
+def marked_processes(run_id: str) -> list[int]:
+    """Processes of this machine that carry the run's mark."""
+    return [pid for pid in psutil.pids() if carries_mark(pid, run_id)]
 
 
 def receipt_of(record: RunRecord) -> dict[str, object]:
@@ -80,8 +86,10 @@ def test_client_and_engine_are_killed_while_the_head_starts(
     for pid in engine:
         os.kill(pid, signal.SIGKILL)
     up.wait(10)
+    assert marked_processes(record.run_id), "the engine's plugin outlives it"
     down = dhctl("down", record.run_id)
     assert down.returncode == 0, down.stdout + down.stderr
+    assert marked_processes(record.run_id) == []
     assert receipt_of(record)["clean"] is True
 
 

@@ -44,6 +44,7 @@ def test_a_run_that_made_nothing_is_clean(record: RunRecord, told: list[Event]) 
         "Pulumi stack",
         "Pulumi pending operations",
         "Pulumi locks",
+        "Pulumi processes",
         "lease keeper",
     ]
     assert record.state() is RunState.CLEAN
