@@ -60,6 +60,9 @@ testbed-up: bootstrap ## Starts the OpenStack testbed and leaves it running (roo
 testbed-down: bootstrap ## Stops it
 	$(TESTBED) down
 
+browser-install: bootstrap ## Installs the browser that looks at reports: Debian's chromium (root, once)
+	PYTHONPATH=tests $(BIN)/python -m testbeds.browser install
+
 k8s-testbed-install: bootstrap ## Packages, programs and image of the Kubernetes testbed (root, once: 6 minutes)
 	$(K8S_TESTBED) install
 

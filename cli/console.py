@@ -84,6 +84,14 @@ class Console:
         """What a reporting verb found: `table` for people, `body` as one JSON document with --json."""
         self._guarded(lambda: print(json.dumps(body, indent=2)) if self._json else self._terminal.print(table))
 
+    def result(self, event: str, table: object, **fields: Any) -> None:
+        """As `document`, where other lines come before and after: with --json one object on a line."""
+        with self._lock:
+            if self._json:
+                self._write_json({"event": event, **fields})
+            else:
+                self._print(table)
+
     def say(self, text: str, **fields: Any) -> None:
         """A closing line for people; with --json the fields."""
         if self._json:

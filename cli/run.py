@@ -28,11 +28,11 @@ def command(spec_file: Path, target: str | None, resume: str | None, strict: boo
     from dhctl.infra.interrupts import Interrupts
     from dhctl.infra.run import run
 
-    spec = factory.spec(spec_file, target, resume)
+    given = factory.spec(spec_file, target, resume)
     with Console(as_json) as console, Interrupts(console.warn) as interrupts:
-        tools = factory.tools(spec, console, interrupts)
-        spec = admit(spec, tools.target, console.report, strict=strict)
-        end = run(spec, tools)
+        tools = factory.tools(given, console, interrupts)
+        spec = admit(given, tools.target, console.report, strict=strict)
+        end = run(spec, tools, given)
         console.receipt(end.receipt)
         show_outcome(console, end.record, end.outcome)
     end.require_success()

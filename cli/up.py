@@ -23,11 +23,11 @@ def command(spec_file: Path, target: str | None, resume: str | None, strict: boo
     from dhctl.infra.interrupts import Interrupts
     from dhctl.infra.up import bring_up
 
-    spec = factory.spec(spec_file, target, resume)
+    given = factory.spec(spec_file, target, resume)
     with Console(as_json) as console, Interrupts(console.warn) as interrupts:
-        tools = factory.tools(spec, console, interrupts)
-        spec = admit(spec, tools.target, console.report, strict=strict)
-        record = bring_up(spec, tools)
+        tools = factory.tools(given, console, interrupts)
+        spec = admit(given, tools.target, console.report, strict=strict)
+        record = bring_up(spec, tools, given)
         until = record.expires_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         told = f"{record.run_id} is up until {until}. Next: dhctl train {record.run_id}, dhctl down {record.run_id}"
         console.say(told, run=record.run_id, expires_at=record.expires_at.isoformat())

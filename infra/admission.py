@@ -13,14 +13,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dhctl.infra import bundle
+from dhctl.infra.data.admission import caches, residency
 from dhctl.infra.errors import AdmissionError
 from dhctl.infra.events import Report, Warned
 from dhctl.infra.home import nearest_existing
 from dhctl.infra.object_store import problem_with
 from dhctl.infra.spec import PHANTOMS, RunSpec, TargetName
-from dhctl.infra.spec_file import nearest
 from dhctl.infra.target import Requirement, Target
 from dhctl.infra.units import format_size
+from dhctl.infra.yaml_model import nearest
 from dhctl.ray_jobs.catalog import JOBS, BuiltinJob
 from dhctl.ray_jobs.environment import RefusedInputError
 
@@ -33,7 +34,7 @@ SENT_LIMIT_BYTES = 512 * 2**20
 
 def requirements(spec: RunSpec, target: Target) -> list[Requirement]:
     """All that the run needs, with what was found. Writes nothing."""
-    return [*_job(spec), *_data(spec), *_output(spec), *target.admit(spec)]
+    return [*_job(spec), *_data(spec), *residency(spec), *_output(spec), *caches(spec), *target.admit(spec)]
 
 
 def admit(spec: RunSpec, target: Target, report: Report, *, strict: bool = False) -> RunSpec:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dhctl import ray_jobs
+from dhctl.infra.crate.digests import hashes_of, tree_digest
 from dhctl.infra.errors import RefusedError
 from dhctl.infra.home import storage_errors
 from dhctl.infra.record import RunRecord
@@ -31,31 +32,41 @@ class JobBundle:
     folder: Path
     entrypoint: str
     runtime_env: Mapping[str, Any]
+    sha256: str
+    """Of the code in it, without the launcher, which is dhctl's."""
 
 
-def stage(record: RunRecord, number: int, environment: Mapping[str, str]) -> JobBundle:
+def stage(record: RunRecord, number: int, environment: Mapping[str, str], code: Path | None = None) -> JobBundle:
     """Copies the job's code into the record, where it also tells later what ran, with the launcher beside it.
 
-    `environment` is what the target adds. Raises RefusedError when the disk is full.
+    `environment` is what the target adds; `code` the bundle of an earlier job, which is sent as it was then. Raises
+    RefusedError when the disk is full.
     """
     job, folder = record.spec.job, record.job_dir(number) / "bundle"
     ours = Path(next(iter(ray_jobs.__path__)))
     shutil.rmtree(folder, ignore_errors=True)  # a stage that was broken off
     with storage_errors(record.folder):
-        if job.name:
-            command = f"python -m {JOBS[job.name].module}"
+        if code:
+            shutil.copytree(code, folder)
+        elif job.name:
             shutil.copytree(ours, folder / "dhctl" / "ray_jobs", ignore=LEFT_OUT)
         else:
             assert job.folder  # the spec has both, or a name
-            assert job.entrypoint
-            command = job.entrypoint
             _copy_job(record, Path(job.folder), folder)
         shutil.copy2(ours / "launch.py", folder / LAUNCHER)
+    command = f"python -m {JOBS[job.name].module}" if job.name else job.entrypoint
+    assert command  # as the folder
     timeout_s = int(job.timeout.total_seconds())
-    entrypoint = f"python -u {LAUNCHER} --timeout {timeout_s} -- {shlex.quote(command)}"
+    entrypoint = f"python -u {LAUNCHER} --timeout {timeout_s} --tell-environment -- {shlex.quote(command)}"
     own = {k: str(v) for k, v in job.runtime_env.get("env_vars", {}).items()}
     env_vars = {**own, **job_environment(record), **environment}
-    return JobBundle(folder, entrypoint, {**job.runtime_env, "working_dir": str(folder), "env_vars": env_vars})
+    runtime_env = {**job.runtime_env, "working_dir": str(folder), "env_vars": env_vars}
+    return JobBundle(folder, entrypoint, runtime_env, code_digest(folder))
+
+
+def code_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of a job's code: of a bundle, and of what a bundle is made from."""
+    return tree_digest(hashes_of(folder, frozenset({LAUNCHER})))
 
 
 def _copy_job(record: RunRecord, source: Path, target: Path) -> None:
@@ -83,7 +94,13 @@ def job_environment(record: RunRecord) -> dict[str, str]:
         "DHCTL_RUN_ID": record.run_id,
         "DHCTL_DATA": spec.data or "",
         "DHCTL_OUTPUT": record.output,
+        "DHCTL_CACHE_DIR": spec.cache.folder or "",
+        "DHCTL_CACHE_SIZE": str(spec.cache.size),
+        "DHCTL_SITE_CACHE_DIR": spec.cache.shared or "",
+        "DHCTL_SITE_CACHE_SIZE": str(spec.cache.shared_size),
         "DHCTL_WORKERS": str(spec.job_workers),
+        "DHCTL_WORKERS_MIN": str(spec.job_workers_min),
+        "DHCTL_CLUSTER_WORKERS": str(spec.workers.max),
         "DHCTL_WORKER_CPUS": str(spec.workers.cpus),
         "DHCTL_WORKER_GPUS": str(spec.workers.gpus),
         "DHCTL_JOB_PARAMS": json.dumps(spec.job.params),

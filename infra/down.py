@@ -45,8 +45,10 @@ def take_down(record: RunRecord, target: Target, engine_of: EngineOf, report: Re
 
 
 def _ask_client_to_stop(record: RunRecord, report: Report) -> None:
-    client = ProcessMark.from_dict(record.opened().detail.get("client"))
-    if record.state() is RunState.STARTING and client and client.signal(signal.SIGTERM):
+    asked = {RunState.STARTING: record.opened(), RunState.RECOVERING: last(record.ledger.entries(), "head.recover")}
+    at_work = asked.get(record.state())
+    client = ProcessMark.from_dict(at_work.detail.get("client")) if at_work else None
+    if client and client.signal(signal.SIGTERM):
         report(Noted(f"asked the dhctl that brings {record.run_id} up to stop (pid {client.pid})"))
     else:
         report(Noted(f"another dhctl is working on {record.run_id}; waiting for it"))

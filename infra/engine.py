@@ -49,7 +49,17 @@ class Engine:
         Raises EngineError with the engine's own words.
         """
         self._prepare()
-        stack = self._stack(program, new=True)
+        return self._made(self._stack(program, new=True, stoppable=True))
+
+    def renew(self, program: Program) -> StackOutputs:
+        """Makes again what is gone of a stack that was up, after a look at what is there.
+
+        Raises EngineError with the engine's own words.
+        """
+        self.refresh()
+        return self._made(self._stack(program, new=False, stoppable=True))
+
+    def _made(self, stack: auto.Stack) -> StackOutputs:
         self._errors.clear()
         try:
             result = stack.up(on_event=self._on_event, suppress_progress=True)
@@ -106,12 +116,12 @@ class Engine:
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_urlsafe(24))
 
-    def _stack(self, program: Program, *, new: bool) -> auto.Stack:
-        """A stack to bring up is new, and may be asked to stop; one that is there is taken down, which goes on."""
+    def _stack(self, program: Program, *, new: bool, stoppable: bool = False) -> auto.Stack:
+        """A stack that is brought up may be asked to stop; taking one down goes on."""
         command = DetachedPulumiCommand(
             self._binary,
             logs=self._record.engine_dir / "logs",
-            interrupts=self._interrupts if new else None,
+            interrupts=self._interrupts if stoppable else None,
             on_start=lambda verb, process: self._record.ledger.write(
                 "engine.process", "note", verb=verb, process=process.to_dict()
             ),

@@ -10,6 +10,9 @@ from typing import Any
 
 from dhctl.infra.processes import start_ticks
 
+_PROVIDER = "pulumi:providers:"
+"""Beginning of the type of a provider plugin in a state."""
+
 
 @dataclass(frozen=True)
 class StackLock:
@@ -62,6 +65,25 @@ def read_stack(backend: Path) -> StackState:
     return StackState(tuple(resources), tuple(pending), tuple(locks), trouble)
 
 
+def engine_versions(backend: Path) -> dict[str, str]:
+    """Versions of the engine that wrote the state and of its plugins, by name; empty when there is no readable state.
+
+    The plugin of dynamic resources (`pulumi-python`) has no version of its own: it is the SDK's.
+    """
+    found: dict[str, str] = {}
+    for path in sorted((backend / ".pulumi" / "stacks").glob("*/*.json")):
+        try:
+            latest = json.loads(path.read_text())["checkpoint"]["latest"]
+            found["pulumi"] = str(latest["manifest"]["version"]).removeprefix("v")
+            for resource in latest.get("resources", []):
+                version = (resource.get("inputs") or {}).get("version")
+                if resource["type"].startswith(_PROVIDER) and version:
+                    found[resource["type"].removeprefix(_PROVIDER)] = str(version)
+        except (OSError, ValueError, LookupError, AttributeError, TypeError):
+            continue
+    return found
+
+
 def _read_locks(folder: Path) -> tuple[list[StackLock], str]:
     found, trouble = [], ""
     for path in sorted(folder.rglob("*.json")):
@@ -75,7 +97,7 @@ def _read_locks(folder: Path) -> tuple[list[StackLock], str]:
     return found, trouble
 
 
-BOOK_KEEPING = ("pulumi:pulumi:Stack", "pulumi:providers:", "dhctl:component:")
+BOOK_KEEPING = ("pulumi:pulumi:Stack", _PROVIDER, "dhctl:component:")
 """Beginnings of types that nobody pays for: the stack, its providers, and our components, which only group others."""
 
 

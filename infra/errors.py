@@ -3,6 +3,7 @@
 DhctlError                      exit code
 |- UsageError                   2   the spec file or the command line is wrong; nothing was touched
 |  |- SpecError                     a key, value or unit in the spec
+|  |- TariffError                   a key or price in a tariff
 |  `- UnknownRunError               no run of that id or name
 |- RefusedError                 1   the request is well formed, but this place cannot serve it now
 |  |- AdmissionError                one or more checks before the first write failed
@@ -12,6 +13,7 @@ DhctlError                      exit code
 |  |- NotUpError                    the verb needs a cluster that is up
 |  `- ClusterError                  the cluster did not come up, or is open to strangers
 |- JobFailedError               4   the job failed, hung, or was stopped
+|  `- HeadLostError                 its head is lost, and the job with it, until another is brought up
 |- LeftoverError                5   something of the run is left, or could not be looked for
 `- InterruptedRunError        130   Ctrl-C or SIGTERM, and all was taken down
 """
@@ -67,6 +69,13 @@ class SpecError(UsageError):
         super().__init__(_listed(f"{source}: ", self.problems), "`dhctl schema` prints every key")
 
 
+class TariffError(UsageError):
+    """One or more keys or prices of a tariff are wrong; each problem is a sentence."""
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        super().__init__(_listed(f"{source}: ", problems), "docs/report.md, \"Cost\", shows a tariff")
+
+
 class UnknownRunError(UsageError):
     """No run has this id, id prefix or name."""
 
@@ -111,6 +120,15 @@ class JobFailedError(DhctlError):
     """The job crashed, hung past its timeout, or was stopped."""
 
     exit_code = ExitCode.JOB_FAILED
+
+
+class HeadLostError(JobFailedError):
+    """The head is gone, or was started anew, and the job with it."""
+
+    def __init__(self, what: str, next_step: str = "", *, answers: bool = False) -> None:
+        """`answers`: whether a new head is there already, such as after a server's reboot."""
+        super().__init__(what, next_step)
+        self.answers = answers
 
 
 class LeftoverError(DhctlError):

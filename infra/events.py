@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class PhaseStarted:
-    """A phase of the run's life begins: "engine", "up", "job", "down"."""
+    """A phase of the run's life begins: "engine", "up", "job", "head", "down"."""
 
     phase: str
     detail: str = ""
@@ -36,11 +36,13 @@ class ResourceChanged:
 
 @dataclass(frozen=True, slots=True)
 class NodeChanged:
-    """A node of the Ray cluster came or went; `alive` counts the workers that are alive now."""
+    """A node of the Ray cluster came or went; `node` is its address, `name` its name in the ledger, empty where Ray was
+    not told it; `alive` counts the workers that are alive now."""
 
     node: str
     status: Literal["joined", "left"]
     alive: int
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class JobLogged:
 
 @dataclass(frozen=True, slots=True)
 class JobProgressed:
-    """The job says how far it is: `step` of `of` in `unit`s of `stage`."""
+    """The job, or a verb that moves data, says how far it is: `step` of `of` in `unit`s of `stage`."""
 
     stage: str
     step: int

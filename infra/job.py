@@ -1,130 +1,189 @@
-"""The job of a run: submitted through Ray's Jobs API, followed to its end, stopped when asked, and its result kept."""
+"""The job of a run: submitted through Ray's Jobs API, or taken up while it runs, and seen through to its end. When its
+head is lost, another one is brought up and the job sent again, which goes on from its last checkpoint.
+"""
 
 from __future__ import annotations
 
 import secrets
-import time
-from contextlib import ExitStack
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+import filelock
 
 from dhctl.infra import bundle
-from dhctl.infra.errors import JobFailedError, NotUpError
-from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report
+from dhctl.infra.crate.digests import digest_data
+from dhctl.infra.errors import ClusterError, DhctlError, HeadLostError, JobFailedError, NotUpError, RunBusyError
+from dhctl.infra.events import Noted, PhaseDone, PhaseStarted
+from dhctl.infra.head_recovery import AFTER, bring_back, look_for_head, restarts
 from dhctl.infra.home import storage_errors
-from dhctl.infra.interrupts import Interrupts
-from dhctl.infra.job_client import jobs_client, stop_job
+from dhctl.infra.job_client import jobs_client
 from dhctl.infra.job_journal import JobJournal
-from dhctl.infra.job_outcome import JobOutcome, save_outcome
+from dhctl.infra.job_outcome import JobOutcome, outcome_at_loss, read_outcome, save_outcome
 from dhctl.infra.job_recovery import close_unwatched
-from dhctl.infra.job_stream import LogStream
-from dhctl.infra.node_watch import NodeWatch
-from dhctl.infra.processes import wait_until
-from dhctl.infra.ray_api import Connection
+from dhctl.infra.job_watch import JobWatch, Submitted, require_living
+from dhctl.infra.ledger import last
+from dhctl.infra.ray_api import Connection, head_id
 from dhctl.infra.record import RunRecord, RunState
-from dhctl.infra.target import Target
+from dhctl.infra.up import Tools
 
-END_WAIT_S = 20.0
-UNSEEN_TIMEOUT_S = 60.0
-"""The cluster ends a job at its timeout; the client waits this much longer before it ends the job itself."""
+HEAD_TRIES = 3
 
 
-def train(record: RunRecord, target: Target, report: Report, interrupts: Interrupts) -> JobOutcome:
-    """Submits the run's job and follows it to its end.
+def train(record: RunRecord, tools: Tools) -> JobOutcome:
+    """Submits the run's job and sees it through.
 
-    Raises NotUpError when the run is not up, InterruptedRunError after a request to stop (the job is stopped first).
+    Raises NotUpError when the run is not up, RunBusyError while another dhctl follows its job, InterruptedRunError
+    after a request to stop (the job is stopped first), HeadLostError when its head is lost and none comes back.
     """
-    state = record.state()
-    if state is RunState.TRAINING:
-        close_unwatched(record, target, report)
-    elif state is not RunState.UP:
-        raise NotUpError(f"{record.run_id} is not up but {state.value}", "start a run with `dhctl up`")
+    with _following(record), storage_errors(record.folder):
+        state = record.state()
+        if state is RunState.TRAINING:
+            close_unwatched(record, tools.target, tools.report)
+        elif state is not RunState.UP:
+            taken_up = f"`dhctl train --attach {record.run_id}` goes on with that"
+            next_step = taken_up if state is RunState.RECOVERING else "start a run with `dhctl up`"
+            raise NotUpError(f"{record.run_id} is not up but {state.value}", next_step)
+        return _see_through(record, tools, partial(_run_new, record, tools, None), used=0)
+
+
+def attach(record: RunRecord, tools: Tools) -> JobOutcome:
+    """Takes up the run's job where the client that followed it left off; of a job that has ended, how it did.
+
+    Raises NotUpError when the run had no job, or nothing tells how it ended; all else as `train` does.
+    """
+    submitted = last(record.ledger.entries(), "job", "intent")
+    if submitted is None:
+        raise NotUpError(f"{record.run_id} had no job yet", f"start it with `dhctl train {record.run_id}`")
+    job = Submitted.of(submitted)
+    if job.number > 1:
+        tools.report(Noted(f"job {job.number} is the newest one of {record.run_id}; those before it have ended"))
+    with _following(record), storage_errors(record.folder):
+        used = restarts(record.ledger.entries())
+        match record.state():
+            case RunState.TRAINING:
+                return _see_through(record, tools, lambda: _follow(record, tools, job), used, job.number)
+            case RunState.RECOVERING:
+                return _see_through(record, tools, partial(_lost_before, record), used, job.number)
+            case state:
+                tools.report(Noted(f"job {job.number} has ended already; {record.run_id} is {state.value}"))
+                return read_outcome(record, job.number)
+
+
+@contextmanager
+def _following(record: RunRecord) -> Iterator[None]:
+    """One client follows a run's job: two would write the same journal. The lock goes with the process."""
+    try:
+        with filelock.FileLock(record.folder / "job.lock", timeout=0):
+            yield
+    except filelock.Timeout as error:
+        next_step = f"`dhctl logs -f {record.run_id}` shows what it says"
+        raise RunBusyError(f"another dhctl follows the job of {record.run_id}", next_step) from error
+
+
+def _see_through(
+    record: RunRecord, tools: Tools, step: Callable[[], JobOutcome], used: int, after: int | None = None
+) -> JobOutcome:
+    """`step` runs or follows a job; after each head that is lost, the job is sent again to the next one.
+
+    `used`: how many heads were brought back for it already; `after`: the job that the next one goes on from.
+    """
+    allowed = record.spec.job.head_restarts
+    while True:
+        before = record.last_job()
+        try:
+            return step()
+        except HeadLostError as lost:
+            if used >= allowed:
+                next_step = "run it again with --resume, which goes on from the last checkpoint"
+                raise HeadLostError(f"{lost.what}; job.head_restarts is {allowed}", next_step) from lost
+            bring_back(record, tools, lost)
+        used += 1
+        if record.last_job() > before:  # else the head was lost before it took one
+            after = record.last_job()
+        step = partial(_run_new, record, tools, after)
+
+
+def _lost_before(record: RunRecord) -> JobOutcome:
+    """A client was killed while it brought a head back."""
+    begun = last(record.ledger.entries(), "head.recover", "intent")
+    raise HeadLostError(str(begun.detail["lost"]) if begun else "the head is lost")
+
+
+def _run_new(record: RunRecord, tools: Tools, after: int | None) -> JobOutcome:
+    """Submits the job and follows it. `after`: the job that it goes on from, whose code is sent again."""
     number = record.last_job() + 1
-    with ExitStack() as stack:
-        stack.enter_context(storage_errors(record.folder))
-        connection = stack.enter_context(target.connect(record))
-        sent = bundle.stage(record, number, target.job_environment(record))
-        report(PhaseStarted("job", record.spec.job.name or record.spec.job.entrypoint or ""))
-        stack.enter_context(NodeWatch(connection, report))
-        journal = stack.enter_context(JobJournal(record.job_dir(number), report))
-        outcome = _Submission(record, connection, report, interrupts, number).run(sent, journal)
-    report(PhaseDone("job", outcome.seconds, outcome.status))
-    return outcome
-
-
-class _Submission:
-    """One job on its way from submission to outcome."""
-
-    def __init__(
-        self, record: RunRecord, connection: Connection, report: Report, interrupts: Interrupts, number: int
-    ) -> None:
-        self._record, self._client, self._report = record, jobs_client(connection), report
-        self._interrupts, self._number = interrupts, number
-        self._id = f"{record.run_id}-{number}-{secrets.token_hex(3)}"  # Ray refuses an id it has seen
-        self._started = time.monotonic()
-
-    def run(self, sent: bundle.JobBundle, journal: JobJournal) -> JobOutcome:
-        self._record.ledger.intent("job", number=self._number, submission=self._id, entrypoint=sent.entrypoint)
-        try:
-            self._submit(sent)
-            self._follow(journal)
-            outcome = self._outcome(journal)
-        except BaseException as error:
-            self._record.ledger.note("job", "failed", number=self._number, reason=f"{type(error).__name__}: {error}")
-            if isinstance(error, Exception):
-                self._require_living_run(error)
+    try:
+        with tools.target.connect(record) as connection:
+            environment = tools.target.job_environment(record)
+            code = record.job_dir(after) / "bundle" if after else None
+            sent = bundle.stage(record, number, environment, code)
+            if not after:
+                record.ledger.note("data.digest", **digest_data(record.spec.data).to_dict())
+            tools.report(PhaseStarted("job", record.spec.job.name or record.spec.job.entrypoint or ""))
+            job = _submit(record, connection, sent, number, after)
+            return _follow(record, tools, job, connection)
+    except ClusterError as error:
+        why = look_for_head(record, tools.target)
+        if not why:
             raise
-        self._record.ledger.done("job", number=self._number, status=outcome.status, exit_code=outcome.exit_code)
-        save_outcome(self._record, outcome, self._report)
-        return outcome
+        raise HeadLostError(f"the head is lost: {why}") from error
 
-    def _require_living_run(self, error: Exception) -> None:
-        """What breaks because the run ends is told as that."""
-        if datetime.now(UTC) >= self._record.expires_at:
-            raise JobFailedError("the lease ended before the job was done", "raise lease") from error
-        if self._record.state() in (RunState.STOPPING, RunState.CLEAN, RunState.LEFTOVERS):
-            raise JobFailedError(f"{self._record.run_id} was taken down by another dhctl") from error
 
-    def _submit(self, sent: bundle.JobBundle) -> None:
-        try:
-            self._client.submit_job(
-                entrypoint=sent.entrypoint,
-                submission_id=self._id,
-                runtime_env=dict(sent.runtime_env),
-                metadata={"dhctl_run": self._record.run_id},
-            )
-        except Exception as error:  # Ray raises bare RuntimeError and ValueError here, with the server's traceback
+def _submit(
+    record: RunRecord, connection: Connection, sent: bundle.JobBundle, number: int, after: int | None
+) -> Submitted:
+    submission = f"{record.run_id}-{number}-{secrets.token_hex(3)}"  # Ray refuses an id it has seen
+    told = {
+        "number": number,
+        "submission": submission,
+        "entrypoint": sent.entrypoint,
+        "sha256": sent.sha256,
+        "head": _name_of_head(connection),
+    }
+    record.ledger.intent("job", **told, **({AFTER: after} if after else {}))
+    try:
+        jobs_client(connection).submit_job(
+            entrypoint=sent.entrypoint,
+            submission_id=submission,
+            runtime_env=dict(sent.runtime_env),
+            metadata={"dhctl_run": record.run_id},
+        )
+    except BaseException as error:
+        record.ledger.note("job", "failed", number=number, reason=f"{type(error).__name__}: {error}"[:2000])
+        if isinstance(error, OSError):
+            raise ClusterError(f"Ray's Jobs API does not answer ({error})") from error
+        if isinstance(error, RuntimeError | ValueError):  # what Ray raises bare here, with the server's traceback
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise JobFailedError(f"Ray refused the job: {reason}", "look at job.runtime_env and job.folder") from error
+        raise
+    submitted = last(record.ledger.entries(), "job", "intent")
+    assert submitted is not None  # written a moment ago
+    return Submitted.of(submitted)
 
-    def _follow(self, journal: JobJournal) -> None:
-        deadline = self._started + self._record.spec.job.timeout.total_seconds() + UNSEEN_TIMEOUT_S
-        for line in LogStream(self._client, self._id).lines():
-            if line is not None:
-                journal.take(line)
-            if self._interrupts.reason is not None:
-                self._stop("a request to stop")
-                self._interrupts.check()
-            if datetime.now(UTC) >= self._record.expires_at:
-                self._stop("the end of the lease")
-                return
-            if time.monotonic() > deadline:
-                self._stop("its timeout")
-                return
 
-    def _stop(self, why: str) -> None:
-        self._report(Noted(f"stopping the job because of {why}"))
-        stop_job(self._client, self._id)
+def _name_of_head(connection: Connection) -> str:
+    """Ray's own; "" where a busy Ray does not tell it, and then a head that was started anew is known by less."""
+    for _ in range(HEAD_TRIES):
+        with suppress(ClusterError):
+            return head_id(connection)
+    return ""
 
-    def _outcome(self, journal: JobJournal) -> JobOutcome:
-        """The log ends a little before Ray knows the status."""
-        wait_until(lambda: self._client.get_job_status(self._id).is_terminal(), END_WAIT_S, every_s=0.2)
-        info = self._client.get_job_info(self._id)
-        return JobOutcome(
-            number=self._number,
-            status=str(info.status.value),
-            exit_code=info.driver_exit_code,
-            last_line=journal.last_line or (info.message or "").strip().partition("\n")[0],
-            seconds=round(time.monotonic() - self._started, 1),
-            time_to_model_s=round((datetime.now(UTC) - self._record.opened().at).total_seconds(), 1),
-            result=journal.result,
-        )
+
+def _follow(record: RunRecord, tools: Tools, job: Submitted, connection: Connection | None = None) -> JobOutcome:
+    """To the job's end, which the record has then. A job that is only out of sight is one that runs, for the ledger."""
+    with JobJournal(record.job_dir(job.number), tools.report) as journal:
+        try:
+            outcome = JobWatch(record, tools, job, journal).to_end(connection)
+        except ClusterError as error:
+            require_living(record)  # what breaks because the run ends is told as that
+            raise ClusterError(error.what, f"`dhctl train --attach {record.run_id}` takes the job up again") from error
+        except DhctlError as error:
+            record.ledger.note("job", "failed", number=job.number, reason=f"{type(error).__name__}: {error}"[:2000])
+            if isinstance(error, HeadLostError):
+                save_outcome(record, outcome_at_loss(record, job.number, job.at, journal), tools.report)
+            raise
+    record.ledger.done("job", number=job.number, status=outcome.status, exit_code=outcome.exit_code)
+    save_outcome(record, outcome, tools.report)
+    tools.report(PhaseDone("job", outcome.seconds, outcome.status))
+    return outcome

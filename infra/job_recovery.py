@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dhctl.infra.errors import ClusterError, NotUpError
 from dhctl.infra.events import Noted, Report
-from dhctl.infra.job_client import jobs_client, stop_job
+from dhctl.infra.job_client import jobs_client, ray_errors, stop_job
 from dhctl.infra.job_journal import JobJournal
 from dhctl.infra.job_outcome import JobOutcome, save_outcome
 from dhctl.infra.ledger import last
@@ -25,7 +25,7 @@ def stop_running(record: RunRecord, target: Target, report: Report) -> None:
         with target.connect(record) as connection:
             report(Noted("stopping the job"))
             stop_job(jobs_client(connection), submitted.detail["submission"])
-    except (NotUpError, ClusterError, RuntimeError, OSError) as error:
+    except (NotUpError, ClusterError, OSError) as error:
         record.ledger.note("job.stop", "note", unreachable=f"{type(error).__name__}"[:200])
 
 
@@ -36,11 +36,14 @@ def close_unwatched(record: RunRecord, target: Target, report: Report) -> None:
     number, submission = int(submitted.detail["number"]), submitted.detail["submission"]
     with target.connect(record) as connection:
         client = jobs_client(connection)
-        status = client.get_job_status(submission)
-        if not status.is_terminal():
-            raise NotUpError(f"{record.run_id} is training already", f"`dhctl logs -f {record.run_id}` follows it")
-        log = record.job_dir(number) / "unwatched.log"
-        log.write_text(client.get_job_logs(submission))
+        with ray_errors():
+            status = client.get_job_status(submission)
+            if not status.is_terminal():
+                next_step = f"`dhctl train --attach {record.run_id}` takes it up"
+                raise NotUpError(f"{record.run_id} is training already", next_step)
+            text = client.get_job_logs(submission)
+    log = record.job_dir(number) / "unwatched.log"
+    log.write_text(text)
     rebuild_journal(record, log, (status.value, submitted.at), report)
     record.ledger.done("job", number=number, status=status.value, exit_code=None)
 
@@ -61,8 +64,9 @@ def rebuild_journal(record: RunRecord, log: Path, end: tuple[str, datetime], rep
     """Writes the newest job's log, metrics and result from its driver's log. `end`: its status, and when it began."""
     number, (status, started) = record.last_job(), end
     with JobJournal(record.job_dir(number), lambda event: None) as journal:
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-            journal.take(line)
+        lines = log.read_bytes().decode("utf-8", errors="replace").removesuffix("\n").split("\n")
+        for line in lines[journal.taken :]:
+            journal.take(line.rstrip("\r"))
     now = datetime.now(UTC)
     seconds, since_opened = ((now - begun).total_seconds() for begun in (started, record.opened().at))
     outcome = JobOutcome(

@@ -85,7 +85,7 @@ class LogStream:
                 break
             *whole, rest = (rest + chunk).split("\n")
             yield from (line.rstrip("\r") for line in whole)
+        if self._failure:  # half a line is none: another stream will give the whole one
+            raise ClusterError(f"the connection to the job was lost ({self._failure})")
         if rest:
             yield rest
-        if self._failure:
-            raise ClusterError(f"the connection to the job was lost ({self._failure})")

@@ -6,12 +6,16 @@ says of endpoint and region, as the jobs read it (dhctl.ray_jobs.storage).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import tenacity
+
 from dhctl.infra.errors import RefusedError
+from dhctl.ray_jobs.data.patience import PATIENCE_ENV, patience_from
 
 TRIES = 4
 CONNECT_S, READ_S = 5, 30
@@ -103,17 +107,45 @@ _NEXT = {
 }
 
 
+AWAY_S = 90.0
+"""How long a store that does not answer is asked again: longer than a restart of it takes. DHCTL_STORE_PATIENCE_S says
+another time, as for jobs."""
+
+LONGEST_PAUSE_S = 10.0
+
+
 def keep_files(output: str, folder: str, files: list[Path]) -> None:
-    """Copies files of the record under `<output>/<folder>/`. Raises ObjectStoreError when the store is gone."""
+    """Copies files of the record under `<output>/<folder>/`; a store that is away for a while is asked again.
+
+    Raises ObjectStoreError when it stays away, or refuses.
+    """
     from boto3.exceptions import S3UploadFailedError
     from botocore.exceptions import BotoCoreError, ClientError
 
     place = Place.of(output)
+    asking = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(is_away),
+        stop=tenacity.stop_after_delay(
+            patience_from({PATIENCE_ENV: os.environ.get(PATIENCE_ENV) or str(AWAY_S)}).seconds
+        ),
+        wait=tenacity.wait_exponential(0.5, max=LONGEST_PAUSE_S),
+        reraise=True,
+    )
     try:
         client = place.client()
         for path in files:
             if path.is_file():
-                client.upload_file(str(path), place.bucket, place.key(f"{folder}/{path.name}"))
+                asking(client.upload_file, str(path), place.bucket, place.key(f"{folder}/{path.name}"))
     except (BotoCoreError, ClientError, S3UploadFailedError, ValueError) as error:
         told = f"the job's log could not be copied to {output} ({error})"
         raise ObjectStoreError(told, "it lies in the record") from error
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether no answer came, or one that says that the store is in trouble; boto3 hides that one behind its own."""
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError  # noqa: A004 - botocore's own
+
+    answer = error if isinstance(error, ClientError) else error.__context__
+    if isinstance(answer, ClientError):
+        return int(answer.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
+    return isinstance(error, HTTPClientError | ConnectionError)

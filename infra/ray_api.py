@@ -46,16 +46,38 @@ def dashboard_answers(connection: Connection, timeout_s: float = 2.0) -> bool:
     return bool(answer.ok)
 
 
-def alive_nodes(connection: Connection, timeout_s: float = 5.0) -> dict[str, str]:
-    """Names of the nodes alive in Ray's view, each with its address. Raises ClusterError when Ray does not answer."""
+@dataclass(frozen=True)
+class RayNode:
+    """A node as Ray lists it. `name` is dhctl's, by which the ledger knows it; "" where the node was not told it."""
+
+    address: str
+    name: str = ""
+
+
+def listed_nodes(connection: Connection, timeout_s: float = 5.0) -> dict[str, RayNode]:
+    """The nodes alive in Ray's view, by Ray's id. Raises ClusterError when Ray does not answer."""
     body = _get(connection, "/nodes?view=summary", timeout_s)
     found = {}
     for node in body["data"]["summary"]:
         raylet = node.get("raylet", {})
         if raylet.get("state") == "ALIVE":
             # not `ip`, which the node's agent reports and a young node does not have yet
-            found[raylet["nodeId"]] = raylet["nodeManagerAddress"]
+            found[raylet["nodeId"]] = RayNode(raylet["nodeManagerAddress"], raylet.get("instanceId", ""))
     return found
+
+
+def alive_nodes(connection: Connection, timeout_s: float = 5.0) -> dict[str, str]:
+    """Ray's ids of the nodes alive in its view, each with its address. Raises ClusterError when Ray does not answer."""
+    return {node: listed.address for node, listed in listed_nodes(connection, timeout_s).items()}
+
+
+def head_id(connection: Connection) -> str:
+    """Ray's own name of the head, another one after each start of it; "" of a head that Ray does not list yet.
+
+    Raises ClusterError when Ray does not answer.
+    """
+    found = alive_nodes(connection)
+    return next((node for node, address in found.items() if address == connection.head_address), "")
 
 
 def _get(connection: Connection, path: str, timeout_s: float) -> dict[str, Any]:

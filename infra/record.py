@@ -4,7 +4,7 @@ spec.json       the spec as admitted            jobs/<n>/bundle/     the code th
 ledger.jsonl    the journal                     jobs/<n>/driver.log  what the job printed
 engine/         Pulumi's work_dir, logs         jobs/<n>/metrics.jsonl, jobs/<n>/result.json
 receipt.json    what was left: nothing          output/              checkpoints, where the spec names no output
-logs/           logs of the cluster             lock                 held while somebody changes the run
+logs/           logs of the cluster             lock, job.lock       held by who changes it, follows its job
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class RunState(StrEnum):
     STARTING = "starting"
     UP = "up"
     TRAINING = "training"
+    RECOVERING = "recovering"
     FAILED = "failed"
     STOPPING = "stopping"
     CLEAN = "clean"
@@ -77,6 +78,11 @@ class RunRecord:
     def logs_dir(self) -> Path:
         """Logs of the cluster, copied before it goes."""
         return self.folder / "logs"
+
+    @property
+    def given_path(self) -> Path:
+        """The spec as its user gave it, before admission; runs of older versions have none."""
+        return self.folder / "spec.given.json"
 
     @property
     def receipt_path(self) -> Path:
@@ -148,8 +154,12 @@ class RunRecord:
 
 
 def fold_state(entries: list[Entry]) -> RunState:
-    """What the newest telling entry says."""
-    for entry in reversed(entries):
+    """What the newest telling entry says; of a run that was once taken down, those of `down` alone.
+
+    A client that followed the job may write its end after that of the run.
+    """
+    ends = [entry for entry in entries if entry.act == "down"]
+    for entry in reversed(ends or entries):
         match entry.act, entry.phase:
             case "down", "intent":
                 return RunState.STOPPING
@@ -159,17 +169,24 @@ def fold_state(entries: list[Entry]) -> RunState:
                 return RunState.LEFTOVERS
             case "job", "intent":
                 return RunState.TRAINING
-            case ("job", "done" | "failed") | ("up", "done"):
+            case "head.recover", "intent":
+                return RunState.RECOVERING
+            case ("job", "done" | "failed") | ("up" | "head.recover", "done"):
                 return RunState.UP
-            case "up", "failed":
+            case "up" | "head.recover", "failed":
                 return RunState.FAILED
             case _:
                 continue
     return RunState.STARTING
 
 
-def open_record(home: Home, spec: RunSpec, version: str, client: dict[str, Any]) -> RunRecord:
-    """Makes the record of a new run: the ledger's first line is on disk before anything else is made."""
+def open_record(
+    home: Home, spec: RunSpec, version: str, client: dict[str, Any], given: RunSpec | None = None
+) -> RunRecord:
+    """Makes the record of a new run: the ledger's first line is on disk before anything else is made.
+
+    `given` is the spec before admission changed it; only what its user said is kept of it.
+    """
     home.prepare()
     record = RunRecord(home, new_run_id())
     started = datetime.now(UTC)
@@ -177,6 +194,8 @@ def open_record(home: Home, spec: RunSpec, version: str, client: dict[str, Any])
         try:
             record.folder.mkdir(mode=0o700)
             (record.folder / "spec.json").write_text(spec.model_dump_json(indent=2) + "\n")
+            said = (given or spec).model_dump_json(indent=2, exclude_unset=True, exclude_none=True)
+            record.given_path.write_text(said + "\n")
             record.ledger.create()
             record.ledger.intent(
                 "run",

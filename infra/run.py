@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dhctl.infra.down import take_down
-from dhctl.infra.errors import InterruptedRunError, JobFailedError
+from dhctl.infra.errors import HeadLostError, InterruptedRunError, JobFailedError
 from dhctl.infra.job import train
 from dhctl.infra.job_outcome import JobOutcome
 from dhctl.infra.receipt import Receipt
@@ -30,13 +30,13 @@ class RunEnd:
             raise self.failure
 
 
-def run(spec: RunSpec, tools: Tools) -> RunEnd:
-    """Up, train, down. Raises only when it did not come up; then all is taken down already."""
-    record = bring_up(spec, tools)
+def run(spec: RunSpec, tools: Tools, given: RunSpec | None = None) -> RunEnd:
+    """Up, train, down. Raises only when it did not come up; then all is taken down already. `given` as in bring_up."""
+    record = bring_up(spec, tools, given)
     outcome, failure = None, None
     reason = "done"
     try:
-        outcome = train(record, tools.target, tools.report, tools.interrupts)
+        outcome = train(record, tools)
         outcome.require_success(record)
     except Exception as error:  # noqa: BLE001 - told after the teardown, which comes first
         failure, reason = error, _why(error)
@@ -46,6 +46,8 @@ def run(spec: RunSpec, tools: Tools) -> RunEnd:
 
 def _why(error: Exception) -> str:
     match error:
+        case HeadLostError():
+            return "head lost"
         case JobFailedError():
             return "job failed"
         case InterruptedRunError():

@@ -5,18 +5,16 @@ from __future__ import annotations
 import shlex
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self, assert_never
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic.json_schema import GenerateJsonSchema
 
+from dhctl.infra.data.section import CacheSection, DataStore
 from dhctl.infra.kubernetes.section import KubernetesSection
 from dhctl.infra.openstack.section import OpenStackSection
-from dhctl.infra.spec_base import Frozen
+from dhctl.infra.spec_base import Frozen, Name
 from dhctl.infra.units import Duration, Size, format_duration
-
-NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
-"""A DNS label of at most 40 characters: it becomes part of names in every cloud."""
 
 PHANTOMS = "phantoms"
 """The value of `data` with which a job that comes with dhctl makes its own sample data."""
@@ -55,6 +53,28 @@ class Workers(Frozen):
         return self
 
 
+class ElasticWorkers(Frozen):
+    """As many workers as there are, within bounds: the job trains on while some are lost or others need them."""
+
+    min: int = Field(default=1, ge=1, le=1000)
+    """The job waits until it has so many."""
+    max: int = Field(ge=1, le=1000)
+    """It takes no more than so many."""
+
+    @model_validator(mode="after")
+    def _min_below_max(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"job.workers.min is {self.min} but job.workers.max is {self.max}; lower min or raise max")
+        return self
+
+
+HowMany = Annotated[
+    Annotated[int, Field(ge=1, le=1000), Tag("<number>")] | Annotated[ElasticWorkers, Tag("<bounds>")],
+    Discriminator(lambda value: "<bounds>" if isinstance(value, dict | ElasticWorkers) else "<number>"),
+]
+"""A number of workers, or bounds. Tags in angle brackets are left out of what a user is told (yaml_model.py)."""
+
+
 class Job(Frozen):
     """What runs on the cluster: a job that comes with dhctl (`name`), or your own (`folder` and `entrypoint`)."""
 
@@ -68,10 +88,12 @@ class Job(Frozen):
     """Your own job: the command line that starts it, such as `python main.py`."""
     runtime_env: dict[str, Any] = Field(default_factory=dict)
     """Ray's runtime environment for your own job: pip, uv, env_vars, py_modules ..."""
-    workers: int | None = Field(default=None, ge=1, le=1000)
-    """How many workers the job trains on; by default workers.max."""
+    workers: HowMany | None = None
+    """How many workers the job trains on, by default workers.max; or `{min: 1, max: 4}`: as many as there are."""
     timeout: Duration = Field(default=timedelta(hours=24), ge=timedelta(seconds=5), le=timedelta(days=14))
     """A job that runs longer is stopped and counts as failed."""
+    head_restarts: int = Field(default=1, ge=0, le=20)
+    """How often a head that was lost is replaced, and the job sent again, which goes on from its last checkpoint."""
 
     @field_validator("runtime_env")
     @classmethod
@@ -89,6 +111,22 @@ class Job(Frozen):
             raise ValueError("entrypoint is empty; write the command that starts your job, such as python main.py")
         return value
 
+    @property
+    def most_workers(self) -> int | None:
+        """How many workers it trains on at most; None leaves it to workers.max."""
+        return self.workers.max if isinstance(self.workers, ElasticWorkers) else self.workers
+
+    def lowered(self, workers: int) -> Self:
+        """This job where the run has only so many workers."""
+        match self.workers:
+            case None:
+                return self
+            case int():
+                trains: int | ElasticWorkers = min(self.workers, workers)
+            case ElasticWorkers(min=least, max=most):
+                trains = ElasticWorkers(min=min(least, workers), max=min(most, workers))
+        return self.model_copy(update={"workers": trains})
+
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if self.name and (self.folder or self.entrypoint or self.runtime_env):
@@ -105,12 +143,14 @@ class LocalSection(Frozen):
     """Folder for the files of the living cluster (short path, local disk); by default under /tmp."""
     dashboard_port: int | None = Field(default=None, ge=1024, le=65535)
     """Port of Ray's dashboard on 127.0.0.1; by default a free one."""
+    site: Name = "local"
+    """Where this machine stands: data with another `residency` is refused."""
 
 
 class RunSpec(Frozen):
     """One training run: where, for how long at most, on how many workers, which job on which data."""
 
-    name: str = Field(pattern=NAME_PATTERN)
+    name: Name
     """Name of the run for people: small letters, digits and dashes."""
     target: TargetName = TargetName.LOCAL
     """Where the run lives."""
@@ -119,29 +159,51 @@ class RunSpec(Frozen):
     workers: Workers = Workers()
     job: Job
     data: str | None = Field(default=None, min_length=1)
-    """Input of the job: a folder, an s3:// URL, or `phantoms` where the job can make sample data."""
+    """Input of the job: a folder, an s3:// URL, `STORE:FOLDER` in a store of `stores`, or `phantoms` where the job can
+    make sample data."""
     output: str | None = Field(default=None, min_length=1)
-    """Where checkpoints and results go: a folder or an s3:// URL, in which each run gets a folder of its own; by
-    default the run's own record."""
+    """Where checkpoints and results go: a folder, an s3:// URL or `STORE:FOLDER`, in which each run gets a folder of
+    its own; by default the run's own record."""
     resume: str | None = None
     """Output of an earlier run, a folder or an s3:// URL, from whose last checkpoint the job goes on; set by
     `dhctl run --resume RUN`."""
+    stores: dict[Name, DataStore] = Field(default_factory=dict)
+    """Places with data, by name: each with `url`, and `residency` where the data may not leave a site."""
+    cache: CacheSection = CacheSection()
     local: LocalSection = LocalSection()
     openstack: OpenStackSection = OpenStackSection()
     kubernetes: KubernetesSection = KubernetesSection()
 
     @model_validator(mode="after")
     def _job_fits(self) -> Self:
-        if self.job.workers is not None and self.job.workers > self.workers.max:
-            raise ValueError(
-                f"job.workers is {self.job.workers} but workers.max is {self.workers.max}; the job would wait for ever"
-            )
+        most = self.job.most_workers
+        if most is not None and most > self.workers.max:
+            name = "job.workers.max" if isinstance(self.job.workers, ElasticWorkers) else "job.workers"
+            raise ValueError(f"{name} is {most} but workers.max is {self.workers.max}; the job would wait for ever")
         return self
 
     @property
+    def site(self) -> str | None:
+        """Where the target stands, None when the spec does not say it."""
+        match self.target:
+            case TargetName.LOCAL:
+                return self.local.site
+            case TargetName.OPENSTACK:
+                return self.openstack.site
+            case TargetName.KUBERNETES:
+                return self.kubernetes.site
+            case _:
+                assert_never(self.target)
+
+    @property
     def job_workers(self) -> int:
-        """How many workers the job trains on."""
-        return self.job.workers or self.workers.max
+        """How many workers the job trains on at most."""
+        return self.job.most_workers or self.workers.max
+
+    @property
+    def job_workers_min(self) -> int:
+        """How many workers the job needs; as many as `job_workers` where the job is not elastic."""
+        return self.job.workers.min if isinstance(self.job.workers, ElasticWorkers) else self.job_workers
 
 
 def schema() -> dict[str, Any]:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
+"""A DNS label of at most 40 characters: it becomes part of names in every cloud."""
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+"""Of a run, a store, a site."""
 
 
 class Frozen(BaseModel):

@@ -2,127 +2,98 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
-
+from dhctl.infra.data.places import NamedPlace, PlaceError, covers
+from dhctl.infra.data.section import DataStore
+from dhctl.infra.data.user_stores import absolute_store, merged, user_stores
 from dhctl.infra.errors import SpecError
 from dhctl.infra.spec import PHANTOMS, RunSpec
+from dhctl.infra.yaml_model import parse_mapping, read_text, validated
 
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice: the parser would silently keep the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable):
-                if key in seen:
-                    raise yaml.MarkedYAMLError(problem=f"key '{key}' is given twice", problem_mark=key_node.start_mark)
-                seen.add(key)
-        return super().construct_mapping(node, deep)
+EXAMPLE = "examples/prostate-local.yaml"
 
 
 def load_spec(path: Path, *, target: str | None = None) -> RunSpec:
-    """The spec in `path`, with its relative folders made absolute against the file's own folder.
+    """The spec in `path`, with its relative folders made absolute against the file's own folder, and `STORE:FOLDER`
+    made a URL or folder with the stores of the file and of the user.
 
     `target` replaces the file's target. Raises SpecError with one sentence per mistake.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SpecError(str(path), [f"cannot be read ({error.strerror})"]) from error
-    except UnicodeDecodeError as error:
-        raise SpecError(str(path), ["is not UTF-8 text; save it as UTF-8"]) from error
-    return parse_spec(text, source=str(path), base=path.resolve().parent, target=target)
+    text = read_text(path)
+    base = path.resolve().parent
+    return parse_spec(text, source=str(path), base=base, target=target, users=user_stores())
 
 
-def parse_spec(text: str, *, source: str, base: Path, target: str | None = None) -> RunSpec:
-    """The spec in `text`; `source` names it in errors, relative folders are taken from `base`."""
-    try:
-        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise SpecError(source, [f"{where}{error.problem or 'is not valid YAML'}"]) from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # YAML's own dates and tags raise the rest
-        raise SpecError(source, [f"is not valid YAML ({' '.join(str(error).split())})"]) from error
-    if not isinstance(tree, dict):
-        raise SpecError(source, ["is not a mapping of keys to values; see examples/prostate-local.yaml"])
+def parse_spec(
+    text: str,
+    *,
+    source: str,
+    base: Path,
+    target: str | None = None,
+    users: Mapping[str, DataStore] | None = None,
+) -> RunSpec:
+    """The spec in `text`; `source` names it in errors, relative folders are taken from `base`, and stores that it does
+    not define from `users`.
+    """
+    tree = parse_mapping(text, source, EXAMPLE)
     if target is not None:
         tree["target"] = target
+    spec = validated(RunSpec, tree, source)
     try:
-        spec = RunSpec.model_validate(tree)
-    except ValidationError as error:
-        raise SpecError(source, [_sentence(e) for e in error.errors()]) from error
-    return _absolute(spec, source, base)
+        return _absolute(spec, base, dict(users or {}))
+    except (ValueError, RuntimeError, OSError) as error:  # a NUL, a user without a home, a loop of links; stores
+        raise SpecError(source, [str(error)]) from error
 
 
-def _absolute(spec: RunSpec, source: str, base: Path) -> RunSpec:
-    def absolute(value: str | None) -> str | None:
-        if value is None or "://" in value:
-            return value
-        try:
-            return str((base / Path(value).expanduser()).resolve())
-        except (ValueError, RuntimeError, OSError) as error:  # a NUL, a user without a home, a loop of links
-            raise SpecError(source, [f"{value!r} is no path ({error})"]) from error
-
-    data = spec.data if spec.data == PHANTOMS else absolute(spec.data)
-
-    job = spec.job.model_copy(update={"folder": absolute(spec.job.folder)})
-    local = spec.local.model_copy(update={"scratch": absolute(spec.local.scratch)})
+def _absolute(spec: RunSpec, base: Path, users: Mapping[str, DataStore]) -> RunSpec:
+    own = {name: absolute_store(store, base) for name, store in spec.stores.items()}
+    stores = merged(own, users)
+    data, in_store = _place(spec.data, "data", stores, base)
+    output, out_store = _place(spec.output, "output", stores, base)
+    told = [place for place in (data, output) if place]
+    # Of the user's stores only what this run touches goes into its record: what it names, and whose label binds it.
+    kept = {
+        name: store
+        for name, store in stores.items()
+        if name in own
+        or name in {in_store, out_store}
+        or (store.residency and any(covers(store, place) for place in told))
+    }
+    cache = {"folder": _path(spec.cache.folder, base), "shared": _path(spec.cache.shared, base)}
     return spec.model_copy(
         update={
-            "job": job,
-            "local": local,
+            "job": spec.job.model_copy(update={"folder": _path(spec.job.folder, base)}),
+            "local": spec.local.model_copy(update={"scratch": _path(spec.local.scratch, base)}),
+            "cache": spec.cache.model_copy(update=cache),
+            "stores": kept,
             "data": data,
-            "output": absolute(spec.output),
-            "resume": absolute(spec.resume),
+            "output": output,
+            "resume": _path(spec.resume, base),
         }
     )
 
 
-def _sentence(error: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    context = error.get("ctx", {})
-    match error["type"]:
-        case "extra_forbidden":
-            known = _keys_beside(error["loc"])
-            return f"unknown key '{key}'{nearest(str(error['loc'][-1]), known)}"
-        case "missing":
-            return f"key '{key}' is missing"
-        case "enum":
-            return f"{key}: {error['input']!r} is not known; choose {context.get('expected')}"
-        case "string_pattern_mismatch":
-            return (
-                f"{key}: {error['input']!r} does not fit; use small letters, digits and dashes, at most 40 characters"
-            )
-        case "value_error":
-            return (f"{key}: " if key else "") + str(context.get("error", error["msg"]))
-        case _:
-            return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
+def _place(text: str | None, key: str, stores: Mapping[str, DataStore], base: Path) -> tuple[str | None, str | None]:
+    """A URL or an absolute folder, and the store it was named by."""
+    if key == "data" and text == PHANTOMS:
+        return text, None
+    try:
+        place = NamedPlace.parse(text) if text else None
+        if place:
+            return place.resolve(stores), place.store
+        if text in stores and not (base / str(text)).exists():
+            raise PlaceError(f"'{text}' is a store; write {text}: for all of it, or {text}:FOLDER")
+    except PlaceError as error:
+        raise PlaceError(f"{key}: {error}") from error
+    return _path(text, base), None
 
 
-def _keys_beside(location: Sequence[int | str]) -> list[str]:
-    model: type[BaseModel] = RunSpec
-    for part in location[:-1]:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
-
-
-def nearest(wrong: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    """`"; did you mean 'x'?"` where something known is near, else the list of what is known."""
-    close = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f" (known here: {', '.join(known)})" if known else ""
+def _path(value: str | None, base: Path) -> str | None:
+    if value is None or "://" in value:
+        return value
+    try:
+        return str((base / Path(value).expanduser()).resolve())
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ValueError(f"{value!r} is no path ({error})") from error

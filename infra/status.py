@@ -19,7 +19,7 @@ TIME = "%Y-%m-%d %H:%M:%S"
 TROUBLES_S = 20.0
 """How long a place may take to tell what went wrong; all else is told without it."""
 
-LIVING = (RunState.UP, RunState.TRAINING)
+LIVING = (RunState.UP, RunState.TRAINING, RunState.RECOVERING)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,18 @@ class Target(Protocol):
     def start(self, record: RunRecord, outputs: StackOutputs, report: Report, interrupts: Interrupts) -> None:
         """What lies between the stack and a Ray that answers. Raises ClusterError with the node's own words."""
 
+    def lost_head(self, record: RunRecord) -> str:
+        """Why the head of a run that was up is gone for good, as a sentence; "" while it is there or comes by itself.
+
+        Never writes. Raises DhctlError when the place cannot be asked.
+        """
+
+    def clear_head(self, record: RunRecord, report: Report) -> None:
+        """Ends what is left of a head that is lost, and the workers that belonged to it: the next one begins alone.
+
+        What the stack holds beside the head stays. Raises DhctlError when something of it does not go.
+        """
+
     def troubles(self, record: RunRecord) -> list[str]:
         """Sentences on what went wrong that only the target knows, such as why a server did not start. Never raises."""
 

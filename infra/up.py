@@ -10,6 +10,8 @@ from importlib.metadata import version
 from dhctl.infra import lease
 from dhctl.infra.down import TakeDown
 from dhctl.infra.engine import Engine
+from dhctl.infra.engine_recovery import backend_folder
+from dhctl.infra.engine_state import engine_versions
 from dhctl.infra.errors import ClusterError, EngineError
 from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report, Warned
 from dhctl.infra.home import Home, storage_errors
@@ -18,7 +20,7 @@ from dhctl.infra.processes import ProcessMark
 from dhctl.infra.ray_api import Connection, alive_nodes, require_refusal
 from dhctl.infra.record import RunRecord, open_record
 from dhctl.infra.spec import RunSpec, TargetName
-from dhctl.infra.target import StackOutputs, Target
+from dhctl.infra.target import Program, StackOutputs, Target
 
 KEPT_WORKERS_S = {TargetName.LOCAL: 120.0, TargetName.OPENSTACK: 1200.0, TargetName.KUBERNETES: 900.0}
 """How long workers that are always kept may take to join: on a cloud they may have to install Ray."""
@@ -41,10 +43,17 @@ class Tools:
     interrupts: Interrupts
 
 
-def bring_up(spec: RunSpec, tools: Tools) -> RunRecord:
-    """A run that is up. When anything fails or a stop is asked for, everything is taken down again before it raises."""
+Make = Callable[[Engine, Program], StackOutputs]
+"""How the engine makes the stack: anew, or what is gone of it."""
+
+
+def bring_up(spec: RunSpec, tools: Tools, given: RunSpec | None = None) -> RunRecord:
+    """A run that is up. When anything fails or a stop is asked for, everything is taken down again before it raises.
+
+    `given` is the spec before admission, which the record keeps beside it.
+    """
     started = time.monotonic()
-    record = open_record(tools.home, spec, version("dhctl"), ProcessMark.me().to_dict())
+    record = open_record(tools.home, spec, version("dhctl"), ProcessMark.me().to_dict(), given)
     tools.report(PhaseStarted("up", f"{record.run_id} on {spec.target.value}"))
     tools.interrupts.subject = record.run_id
     with record.lock(0, "bring it up"):
@@ -66,20 +75,25 @@ def bring_up(spec: RunSpec, tools: Tools) -> RunRecord:
 def _make(record: RunRecord, tools: Tools) -> None:
     lease.start_keeper(record)
     with record.ledger.act("up"):
-        with record.ledger.act("stack.up") as outcome:
-            outputs = _make_stack(record, tools)
-            outcome["outputs"] = dict(outputs.told)
-        tools.interrupts.check()
-        tools.target.start(record, outputs, tools.report, tools.interrupts)
-        tools.interrupts.check()
-        _prove(record, tools)
-        tools.interrupts.check()
+        make_cluster(record, tools, lambda engine, program: engine.up(program))
 
 
-def _make_stack(record: RunRecord, tools: Tools) -> StackOutputs:
+def make_cluster(record: RunRecord, tools: Tools, make: Make) -> None:
+    """Stack, then Ray on its head, then the proof. Raises EngineError, ClusterError, InterruptedRunError."""
+    with record.ledger.act("stack.up") as outcome:
+        outputs = _make_stack(record, tools, make)
+        outcome["outputs"] = dict(outputs.told)
+        outcome["engine"] = engine_versions(backend_folder(record))
+    tools.interrupts.check()
+    tools.target.start(record, outputs, tools.report, tools.interrupts)
+    tools.interrupts.check()
+    prove(record, tools)
+
+
+def _make_stack(record: RunRecord, tools: Tools, make: Make) -> StackOutputs:
     """What the engine says of a server that did not come is seldom why: the target is asked."""
     try:
-        return tools.engine_of(record).up(tools.target.program(record))
+        return make(tools.engine_of(record), tools.target.program(record))
     except EngineError as error:
         reasons = tools.target.troubles(record)
         if not reasons:
@@ -87,8 +101,8 @@ def _make_stack(record: RunRecord, tools: Tools) -> StackOutputs:
         raise EngineError(f"{error.what}; {'; '.join(reasons)}", error.next_step) from error
 
 
-def _prove(record: RunRecord, tools: Tools) -> None:
-    """Ray refuses strangers, and the workers that are always kept have joined."""
+def prove(record: RunRecord, tools: Tools) -> None:
+    """Ray refuses strangers, and the workers that are always kept have joined. Raises ClusterError."""
     with tools.target.connect(record) as connection:
         probes = require_refusal(connection)
         record.ledger.write("probe", "note", refused=[p.door for p in probes])
@@ -98,6 +112,7 @@ def _prove(record: RunRecord, tools: Tools) -> None:
         if outside:
             tools.report(Noted(outside))
         _await_kept_workers(record, connection, tools)
+    tools.interrupts.check()
 
 
 def _await_kept_workers(record: RunRecord, connection: Connection, tools: Tools) -> None:

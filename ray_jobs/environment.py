@@ -6,10 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 PHANTOMS = "phantoms"
 """The value of DHCTL_DATA with which a job generates sample data."""
+
+
+N = TypeVar("N", int, None)
 
 
 class RefusedInputError(Exception):
@@ -35,30 +38,46 @@ class JobEnvironment:
     run_id: str = "by-hand"
     """DHCTL_RUN_ID: whose run this is; kept in the result."""
     workers: int = 1
-    """DHCTL_WORKERS: how many train workers."""
+    """DHCTL_WORKERS: how many train workers, at most."""
     worker_cpus: int = 1
     """DHCTL_WORKER_CPUS: CPU cores of each."""
     worker_gpus: int = 0
     """DHCTL_WORKER_GPUS: GPUs of each."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """DHCTL_JOB_PARAMS: job.params of the spec, a JSON object."""
+    least_workers: int | None = None
+    """DHCTL_WORKERS_MIN: how many are enough to train on; None is as many as `workers`."""
+    cluster_workers: int | None = None
+    """DHCTL_CLUSTER_WORKERS: how many workers all jobs of the cluster have together; None is as many as `workers`."""
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether training goes on with fewer workers than `workers`."""
+        return self.least_workers is not None and self.least_workers < self.workers
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Read the DHCTL_ variables. Raises JobEnvironmentError with the variable's name and what to set."""
+    def from_env(cls, env: Mapping[str, str], needs_data: bool = True) -> Self:
+        """Read the DHCTL_ variables. Raises JobEnvironmentError with the variable's name and what to set.
+
+        Without `needs_data`, `data` may be the empty text.
+        """
         return cls(
-            data=_place(env, "DHCTL_DATA", f"a folder, an s3:// URL or {PHANTOMS}"),
+            data=_place(env, "DHCTL_DATA", f"a folder, an s3:// URL or {PHANTOMS}", needs_data),
             output=_place(env, "DHCTL_OUTPUT", "a folder or an s3:// URL"),
             run_id=env.get("DHCTL_RUN_ID") or cls.run_id,
             workers=_count(env, "DHCTL_WORKERS", cls.workers, least=1),
             worker_cpus=_count(env, "DHCTL_WORKER_CPUS", cls.worker_cpus, least=1),
             worker_gpus=_count(env, "DHCTL_WORKER_GPUS", cls.worker_gpus, least=0),
             params=_params(env.get("DHCTL_JOB_PARAMS") or "{}"),
+            least_workers=_count(env, "DHCTL_WORKERS_MIN", None, least=1),
+            cluster_workers=_count(env, "DHCTL_CLUSTER_WORKERS", None, least=1),
         )
 
 
-def _place(env: Mapping[str, str], name: str, what: str) -> str:
+def _place(env: Mapping[str, str], name: str, what: str, needed: bool = True) -> str:
     value = env.get(name, "").strip()
+    if not value and not needed:
+        return ""
     if not value:
         raise JobEnvironmentError(f"{name} is not set; set it to {what} (dhctl sets it from the spec)")
     if value == PHANTOMS or value.startswith("s3://"):
@@ -68,10 +87,12 @@ def _place(env: Mapping[str, str], name: str, what: str) -> str:
     return str(Path(value).expanduser().absolute())
 
 
-def _count(env: Mapping[str, str], name: str, default: int, least: int) -> int:
+def _count(env: Mapping[str, str], name: str, default: N, least: int) -> int | N:
     text = env.get(name, "").strip()
+    if not text:
+        return default
     try:
-        value = int(text) if text else default
+        value = int(text)
     except ValueError:
         value = least - 1
     if value < least:

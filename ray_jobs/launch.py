@@ -1,16 +1,19 @@
 """Runs a job's command on the cluster: a hard timeout, and output that is always UTF-8. Standard library only.
 
-    python launch.py --timeout SECONDS -- COMMAND
+    python launch.py --timeout SECONDS [--tell-environment] -- COMMAND
 
 Ray reads a driver's log as strict UTF-8 and stops showing it at the first other byte; here such bytes become the
 replacement character. The timeout holds also when nobody watches any more. The exit status is the command's; 124 after
-the timeout.
+the timeout. `--tell-environment` begins the output with a line for dhctl (report.py): versions of Python and packages.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -34,6 +37,20 @@ def signal_group(process: subprocess.Popen[bytes], signum: int) -> None:
         os.killpg(process.pid, signum)
     except ProcessLookupError:
         return
+
+
+def tell_environment() -> None:
+    """Prints which Python and packages this process, and so the job's driver, finds."""
+    found = ((one.metadata["Name"], one.version) for one in importlib.metadata.distributions())
+    packages = {name: version for name, version in found if name and version}  # a half removed one has neither
+    told = {
+        "type": "environment",
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "packages": dict(sorted(packages.items())),
+    }
+    sys.stdout.write(f"@dhctl {json.dumps(told, separators=(',', ':'))}\n")
+    sys.stdout.flush()
 
 
 def run(command: str, timeout_s: float) -> int:
@@ -69,8 +86,11 @@ def main() -> int:
     """Entry point on the cluster."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--timeout", type=float, required=True)
+    parser.add_argument("--tell-environment", action="store_true")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args()
+    if args.tell_environment:
+        tell_environment()
     return run(args.command[1], args.timeout)
 
 

@@ -6,6 +6,8 @@ Any job may call these functions, yours too; only the standard library is needed
     @dhctl {"type":"result","result":{...}}
     @dhctl {"type":"warning","text":"..."}
 
+A fourth, `environment`, is the launcher's (launch.py): which Python and packages the job found.
+
 Print from the job's driver where you can. What a Ray worker prints reaches the driver's stdout as
 `(RayTrainWorker pid=7, ip=10.0.0.2) @dhctl ...`, in colour; `parse` reads that as well, but Ray may hold back a line
 that looks like another worker's (set RAY_DEDUP_LOGS_ALLOW_REGEX=@dhctl in the job's environment against it).
@@ -54,7 +56,16 @@ class Notice:
     text: str
 
 
-Message = Progress | Result | Notice
+@dataclass(frozen=True)
+class Environment:
+    """What the job's driver runs in, as the launcher found it: versions of Python and of all packages, by name."""
+
+    python: str
+    platform: str
+    packages: Mapping[str, str]
+
+
+Message = Progress | Result | Notice | Environment
 
 
 def progress(stage: str, step: int, of: int, metrics: Mapping[str, float] | None = None, unit: str = "epoch") -> None:
@@ -97,6 +108,8 @@ def _message(content: Mapping[str, Any]) -> Message | None:
             return Result(values)
         case {"type": "warning", "text": str(text)}:
             return Notice(text)
+        case {"type": "environment", "python": str(python), "platform": str(platform), "packages": dict(packages)}:
+            return Environment(python, platform, {str(name): str(version) for name, version in packages.items()})
         case _:
             return None
 

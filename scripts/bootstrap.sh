@@ -59,7 +59,7 @@ install_packages() {
   fi
   pwd > .venv/.dhctl-folder
   say "installing dhctl and what it needs into .venv (the first time some 5 GB, a few minutes)"
-  "$uv" pip install --python .venv/bin/python --constraint constraints.txt --editable '.[prostate]' --group dev ||
+  "$uv" pip install --python .venv/bin/python --constraint constraints.txt --editable '.[jobs]' --group dev ||
     fail "the packages could not be installed; the reason is above"
   digest > .venv/.dhctl-packages
 }

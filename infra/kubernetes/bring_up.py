@@ -9,10 +9,11 @@ from dhctl.infra.errors import ClusterError
 from dhctl.infra.events import Noted, Report
 from dhctl.infra.interrupts import Interrupts
 from dhctl.infra.kubernetes import apply
-from dhctl.infra.kubernetes.client import Cluster
+from dhctl.infra.kubernetes.client import Cluster, ClusterApiError
 from dhctl.infra.kubernetes.discovery import PODS, RAY_CLUSTERS
 from dhctl.infra.kubernetes.heads import by_kuberay, namespace_of
-from dhctl.infra.kubernetes.mark import HEAD, Mark
+from dhctl.infra.kubernetes.mark import HEAD, ROLE_LABEL, Mark
+from dhctl.infra.kubernetes.pod_files import pods_of
 from dhctl.infra.kubernetes.readiness import Look, judge
 from dhctl.infra.node.layout import DASHBOARD_PORT, GCS_PORT, RAYLET_PORT
 from dhctl.infra.ray_api import Connection
@@ -39,6 +40,20 @@ def await_head(cluster: Cluster, record: RunRecord, report: Report, interrupts: 
         found = apply.wait_ready(cluster, manifest, HEAD_S, interrupts.check, judged)
         node = found["spec"].get("nodeName")
         report(Noted(f"head ready on node {node}" if node else f"head ready: pod {found['status']['head']['podName']}"))
+    _note_image(cluster, record)
+
+
+def _note_image(cluster: Cluster, record: RunRecord) -> None:
+    """Which image the head's container runs, by digest, as its kubelet tells; nothing where it does not."""
+    try:
+        pods = pods_of(cluster, namespace_of(record), record.run_id)
+    except ClusterApiError:
+        return
+    for pod in pods:
+        if pod["metadata"]["labels"].get(ROLE_LABEL) == HEAD:
+            for told in (pod.get("status") or {}).get("containerStatuses") or ():
+                digest = str(told.get("imageID") or "").rpartition("@")[2]
+                record.ledger.note("image", name=told["name"], digest=digest.rpartition("//")[2])
 
 
 class _Told:

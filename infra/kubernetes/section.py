@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from dhctl.infra.spec_base import Frozen
+from dhctl.infra.spec_base import Frozen, Name
 from dhctl.infra.units import Size
 
 _DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -31,6 +31,8 @@ class KubernetesSection(Frozen):
 
     context: str | None = None
     """Context of the kubeconfig; by default its current one."""
+    site: Name | None = None
+    """Where the cluster stands; needed for data with a `residency`."""
     namespace: str | None = Field(default=None, pattern=_DNS_LABEL)
     """An existing namespace, which is never deleted; by default one is made for the run and deleted with it."""
     ray: RayMode = RayMode.AUTO

@@ -67,15 +67,20 @@ def _link(path: Path) -> str:
 
 def sweep(folder: RunFolder, ledger: Ledger) -> None:
     """Ends the run's processes and removes its folder. Does nothing where nothing is left."""
+    end_processes(folder, ledger)
+    if folder.path.exists():
+        with ledger.ending("sweep.folder", path=str(folder.path)):
+            folder.remove()
+
+
+def end_processes(folder: RunFolder, ledger: Ledger) -> None:
+    """Ends the run's processes. Raises TimeoutError when one does not die."""
     living = owned_processes(folder, ledger)
     if living:
         with ledger.ending("sweep.processes", pids=[m.pid for m in living]):
             stop_all(living, grace_s=3)
             for mark in recorded_processes(ledger):
                 kill_tree(mark)
-    if folder.path.exists():
-        with ledger.ending("sweep.folder", path=str(folder.path)):
-            folder.remove()
 
 
 def look(folder: RunFolder, ledger: Ledger) -> list[Check]:

@@ -81,10 +81,8 @@ def shrink(spec: RunSpec, connection: Connection) -> tuple[RunSpec, str]:
     if not fits.shortage:
         return spec, ""
     workers = spec.workers.model_copy(update={"max": fits.workers})
-    trains = min(spec.job.workers, fits.workers) if spec.job.workers else None
-    job = spec.job.model_copy(update={"workers": trains})
     return spec.model_copy(
-        update={"workers": workers, "job": job}
+        update={"workers": workers, "job": spec.job.lowered(fits.workers)}
     ), f"{fits.shortage}; workers.max is lowered to {fits.workers}"
 
 

@@ -11,9 +11,9 @@ from openstack.connection import Connection
 from dhctl.infra.openstack.flavors import Flavors, FlavorSize
 from dhctl.infra.openstack.lookup import Found, find_flavors, find_image
 from dhctl.infra.spec import RunSpec
-from dhctl.infra.spec_file import nearest
 from dhctl.infra.target import Requirement
 from dhctl.infra.units import format_size
+from dhctl.infra.yaml_model import nearest
 
 MIB, GIB = 2**20, 2**30
 

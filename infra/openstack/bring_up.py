@@ -34,7 +34,9 @@ def blueprint(record: RunRecord, cloud: Cloud) -> Blueprint:
     from dhctl.infra.openstack.components import Blueprint  # brings in Pulumi, which few verbs need
 
     section = record.spec.openstack
-    return Blueprint(mark_of(record), section, look_up(section, cloud))
+    choices = look_up(section, cloud)
+    record.ledger.note("image", id=choices.image_id, digest=choices.image_digest)
+    return Blueprint(mark_of(record), section, choices)
 
 
 def user_data_of(record: RunRecord, choices: Choices) -> Callable[..., str]:

@@ -30,6 +30,8 @@ class Choices:
     """The existing network, "" when the run makes its own."""
     roles: tuple[str, ...]
     """Roles that the nodes' credential gets: `member` where the user has it, else all of the user's."""
+    image_digest: str = ""
+    """The image's hash as glance has it, such as sha512:...; "" where it has none."""
 
 
 def look_up(section: OpenStackSection, connection: Connection) -> Choices:
@@ -49,11 +51,19 @@ def look_up(section: OpenStackSection, connection: Connection) -> Choices:
         external_network=str(outside.name) if outside else "",
         network_id=str(given.id) if given else "",
         roles=(MEMBER,) if MEMBER in roles else roles,
+        image_digest=_digest_of(image),
     )
 
 
 def _network(connection: Connection, name: str | None, key: str) -> Any:
     return _must(find_network(connection, name, key)) if name else None
+
+
+def _digest_of(image: Any) -> str:
+    """Older glances have an MD5 alone."""
+    if getattr(image, "hash_value", None):
+        return f"{image.hash_algo}:{image.hash_value}"
+    return f"md5:{image.checksum}" if getattr(image, "checksum", None) else ""
 
 
 def _must(found: Found) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from openstack.connection import Connection
 
-from dhctl.infra.spec_file import nearest
+from dhctl.infra.yaml_model import nearest
 
 SHOWN = 8
 """How many ids or known names a sentence lists."""

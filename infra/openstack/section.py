@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from pydantic import Field, field_validator
 
-from dhctl.infra.spec_base import Frozen
+from dhctl.infra.spec_base import Frozen, Name
 from dhctl.infra.units import Size
 
 _BASTION = re.compile(r"[\w.-]+@[\w.:-]+")
@@ -28,6 +28,8 @@ class OpenStackSection(Frozen):
 
     cloud: str | None = None
     """Entry of clouds.yaml to use; by default what `OS_CLOUD` or the `OS_*` variables say."""
+    site: Name | None = None
+    """Where the cloud stands; needed for data with a `residency`."""
     image: str | None = None
     """Image of head and workers, by name or id. Needed."""
     user: str = Field(default="debian", pattern=r"^[a-z_][a-z0-9_-]{0,31}$")

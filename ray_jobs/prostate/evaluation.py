@@ -4,69 +4,39 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dhctl.ray_jobs.prostate.preparation import Cohort
-from dhctl.ray_jobs.prostate.scores import (
-    bootstrap_interval,
-    majority_baseline,
-    mean_colour_baseline,
-    quadratic_kappa,
-)
-from dhctl.ray_jobs.prostate.settings import Settings
-from dhctl.ray_jobs.prostate.shards import Bag
-from dhctl.ray_jobs.storage import Store
+import torch
 
-MODEL_FILE = "model.pt"
+from dhctl.ray_jobs.pipeline.baselines import majority_baseline, mean_colour_baseline
+from dhctl.ray_jobs.prostate.bags import Bags
+from dhctl.ray_jobs.prostate.preparation import Cohort
+from dhctl.ray_jobs.prostate.scores import kappa_interval, quadratic_kappa
+from dhctl.ray_jobs.prostate.shards import Bag
+from dhctl.ray_jobs.prostate.task import Grading
+from dhctl.ray_jobs.storage import Store
+from dhctl.ray_jobs.training.loop import precision
+
 PREDICTIONS_FILE = "predictions.csv"
 DIGITS = 4
 
 
-@dataclass(frozen=True)
-class GradeTask:
-    """Slides to grade with the model in `output`."""
-
-    bags: tuple[Bag, ...]
-    output: Store
-    shards: Store
-    settings: Settings
-    cpus: int
-    gpu: bool
-
-
-def grade_slides(task: GradeTask) -> list[int]:
-    """The model's grade of each slide; runs wherever it is called, on a worker too."""
-    import torch
-
-    from dhctl.ray_jobs.prostate.bags import BagReader
-    from dhctl.ray_jobs.prostate.loop import predict
-    from dhctl.ray_jobs.prostate.model import build_model
-
-    torch.set_num_threads(task.cpus)
-    device = torch.device("cuda" if task.gpu and torch.cuda.is_available() else "cpu")
-    saved = torch.load(io.BytesIO(task.output.read(MODEL_FILE)), map_location=device, weights_only=True)
-    model = build_model(task.settings.encoder)
-    model.load_state_dict(saved["model"])
-    reader = BagReader(task.shards, keep=False)
-    return predict(model.to(device), task.bags, reader, task.settings, device)
-
-
-def grade_on_ray(task: GradeTask) -> list[int]:
-    """`grade_slides` as a Ray task of a worker's size: the head node has neither its cores nor its GPU."""
-    import ray
-
-    remote: Any = ray.remote(num_cpus=task.cpus, num_gpus=1 if task.gpu else 0, max_retries=3)(grade_slides)
-    grades: list[int] = ray.get(remote.remote(task))
-    return grades
+def grades_of(bags: Sequence[Bag], task: Grading, state: Mapping[str, Any], device: torch.device) -> list[int]:
+    """The model's grade of each slide."""
+    model = task.build_model().to(device)
+    model.load_state_dict(state)
+    model.eval()
+    slides = Bags(bags, task.shards, task.settings)
+    with torch.no_grad(), precision(device):
+        return [task.validate(model, slides.read(index, None), device)[1] for index in range(len(slides))]
 
 
 def scored(cohort: Cohort, predicted: Sequence[int], seed: int) -> dict[str, Any]:
     """The parts `metric` and `slides` of a result, from the grades predicted for the test slides."""
     train, test = cohort.part("train"), cohort.part("test")
     grades = [bag.grade for bag in test]
-    low, high = bootstrap_interval([bag.patient for bag in test], grades, predicted, seed)
+    low, high = kappa_interval([bag.patient for bag in test], grades, predicted, seed)
     train_grades = [bag.grade for bag in train]
     by_colour = mean_colour_baseline([b.shard.mean_rgb for b in train], train_grades, [b.shard.mean_rgb for b in test])
     baselines = [

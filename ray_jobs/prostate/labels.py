@@ -78,7 +78,7 @@ def parse_cases(text: str, source: str) -> list[Case]:
     cases: dict[str, Case] = {}
     for line, row in enumerate(reader, start=2):
         where = f"{source}, line {line}"
-        slide = _without_suffix(_cell(row, slide_column))
+        slide = without_suffix(_cell(row, slide_column))
         patient = _cell(row, patient_column) if patient_column else slide
         if not slide or not patient:
             raise RefusedInputError(f"{where}: the slide or patient is empty; fill in or remove the line")
@@ -96,7 +96,7 @@ def locate(data: Store, cases: list[Case]) -> list[LocatedCase]:
     listed = {file.key: file for folder in SLIDE_FOLDERS for file in data.files(folder)}
     for path in sorted(listed):
         if path.lower().endswith(SUFFIXES):
-            slides.setdefault(_without_suffix(path.rsplit("/", 1)[-1]), path)
+            slides.setdefault(without_suffix(path.rsplit("/", 1)[-1]), path)
     located = []
     for case in cases:
         key = slides.get(case.slide)
@@ -105,7 +105,7 @@ def locate(data: Store, cases: list[Case]) -> list[LocatedCase]:
             continue
         files = [listed[key]]
         if key.lower().endswith(".mrxs"):
-            files += data.files(_without_suffix(key), deep=True)
+            files += data.files(without_suffix(key), deep=True)
         located.append(LocatedCase(case, key, tuple((file.key, file.size_bytes, file.changed) for file in files)))
     return located
 
@@ -125,7 +125,8 @@ def _grade(text: str, where: str) -> int:
     return int(value)
 
 
-def _without_suffix(name: str) -> str:
+def without_suffix(name: str) -> str:
+    """The path of a slide without its file ending; another path as it is."""
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]

@@ -25,10 +25,14 @@ class GatedAttention(nn.Module):
         self.gate = nn.Linear(features, hidden)
         self.weight = nn.Linear(hidden, 1)
 
+    def weights(self, tiles: torch.Tensor) -> torch.Tensor:
+        """(b, n, f) -> how much each tile counts, (b, n, 1); the sum over a slide's tiles is 1."""
+        scores = self.weight(torch.tanh(self.value(tiles)) * torch.sigmoid(self.gate(tiles)))
+        return torch.softmax(scores, dim=1)
+
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
         """(b, n, f) -> (b, f)."""
-        scores = self.weight(torch.tanh(self.value(tiles)) * torch.sigmoid(self.gate(tiles)))
-        return (torch.softmax(scores, dim=1) * tiles).sum(dim=1)
+        return (self.weights(tiles) * tiles).sum(dim=1)
 
 
 class SlideGrader(nn.Module):

@@ -16,17 +16,14 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.data import immunohistochemistry
 
 from dhctl.ray_jobs.prostate.labels import Case
+from dhctl.ray_jobs.prostate.pyramids import pyramid
 from dhctl.ray_jobs.prostate.settings import GRADES
 from dhctl.ray_jobs.storage import Store
-
-WHAT_THEY_ARE = "generated phantoms, not patients"
-"""What a result says of data made here."""
 
 UM_PER_PX = 1.0
 """Resolution of level 0."""
@@ -76,10 +73,8 @@ def plan_phantoms(patients: int, seed: int) -> list[Phantom]:
 def write_phantom(task: PhantomTask) -> str:
     """Generate one slide into its store; returns its key."""
     rng = np.random.default_rng([task.phantom.seed, task.phantom.index])
-    buffer = io.BytesIO()
-    _write_pyramid(buffer, render(task.phantom.case.grade, rng))
     key = f"{task.phantom.case.slide}.tiff"
-    task.store.write(key, buffer.getvalue())
+    task.store.write(key, pyramid(render(task.phantom.case.grade, rng), UM_PER_PX))
     return key
 
 
@@ -166,24 +161,3 @@ def _draw_pen(rgb: NDArray[np.float64], rng: np.random.Generator) -> None:
     """A stroke of a green or blue marker across one end, in place."""
     left = int(rng.integers(60, 200))
     rgb[:, left : left + 24] = (20, 140, 60) if rng.random() < 0.5 else (30, 60, 190)
-
-
-def _write_pyramid(target: io.BytesIO, level0: NDArray[np.uint8]) -> None:
-    """A tiled TIFF with resolution tags and a second level 4 times smaller; OpenSlide opens it as generic-tiff."""
-    height, width = level0.shape[0] // 4 * 4, level0.shape[1] // 4 * 4
-    small = level0[:height, :width].reshape(height // 4, 4, width // 4, 4, 3).mean(axis=(1, 3)).astype(np.uint8)
-    with tifffile.TiffWriter(target) as tiff:
-        for shrink, level in ((1, level0), (4, small)):
-            px_per_cm = 1e4 / (UM_PER_PX * shrink)
-            tiff.write(
-                level,
-                tile=(256, 256),
-                photometric="rgb",
-                # JPEG would need imagecodecs; deflate is in every TIFF reader.
-                compression="adobe_deflate",
-                compressionargs={"level": 1},
-                resolution=(px_per_cm, px_per_cm),
-                resolutionunit="CENTIMETER",
-                subfiletype=0 if shrink == 1 else 1,
-                metadata=None,
-            )

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dhctl.ray_jobs import report
+from dhctl.ray_jobs.data.staged import prefetched, staged
 from dhctl.ray_jobs.environment import RefusedInputError
+from dhctl.ray_jobs.pipeline.split import refuse_empty_parts
+from dhctl.ray_jobs.pipeline.spread import Lost, Spread
 from dhctl.ray_jobs.prostate.labels import LocatedCase, locate, read_cases
 from dhctl.ray_jobs.prostate.settings import Settings
 from dhctl.ray_jobs.prostate.shards import TILE_SETTINGS, Bag, ShardNote, shard_key, write_shard
 from dhctl.ray_jobs.prostate.slides import UnreadableSlideError, open_slide
-from dhctl.ray_jobs.prostate.split import refuse_empty_parts, split_by_patient
-from dhctl.ray_jobs.prostate.spread import Lost, Spread
+from dhctl.ray_jobs.prostate.split import split_by_patient
 from dhctl.ray_jobs.prostate.tiles import tissue_tiles
 from dhctl.ray_jobs.storage import Store
 
@@ -42,6 +44,11 @@ class SlideTask:
     data: Store
     shards: Store
     settings: Settings
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the slide's files, the slide first."""
+        return [key for key, _, _ in self.located.files]
 
 
 @dataclass(frozen=True)
@@ -114,15 +121,14 @@ def prepare(data: Store, shards: Store, settings: Settings, spread: Spread) -> C
 def prepare_slide(task: SlideTask) -> ShardNote | Skipped:
     """Cut one slide into a shard; a slide that cannot be used comes back as Skipped."""
     case = task.located.case
-    with tempfile.TemporaryDirectory(prefix="dhctl-slide-") as folder:
-        try:
-            paths = _staged(task, Path(folder))
+    try:
+        with staged(task.data, task.keys) as paths:
             with open_slide(paths[0], task.settings.assumed_um_per_px) as slide:
                 tiles = tissue_tiles(slide, task.settings)
                 um_per_px, note = slide.um_per_px, slide.note
             digest = _sha256(paths)
-        except (UnreadableSlideError, OSError) as error:
-            return Skipped(case.slide, str(error) or type(error).__name__)
+    except (UnreadableSlideError, OSError) as error:
+        return Skipped(case.slide, str(error) or type(error).__name__)
     red, green, blue = (round(float(value), 3) for value in tiles.mean(axis=(0, 1, 2)))
     unwritten = ShardNote(
         key=shard_key(task.located, task.settings),
@@ -148,7 +154,7 @@ def _notes(
     found = {note.slide: note for note in notes.values()}
     report.progress("prepare", len(found), len(present), unit="slide")
     shown_at = max(1, len(present) // 10)
-    for done, (task, outcome) in enumerate(spread.each(prepare_slide, tasks), start=1):
+    for done, (task, outcome) in enumerate(spread.each(prepare_slide, tasks, _fetched_ahead), start=1):
         match outcome:
             case ShardNote():
                 found[outcome.slide] = outcome
@@ -173,15 +179,9 @@ def _known_notes(shards: Store, wanted: set[str]) -> dict[str, ShardNote]:
     return {key: notes[key] for key in wanted if key in notes}
 
 
-def _staged(task: SlideTask, folder: Path) -> list[Path]:
-    """Local paths of the slide's files, the slide first; fetched when the store is remote."""
-    keys = [key for key, _, _ in task.located.files]
-    if task.data.is_local:
-        return [Path(task.data.path(key)) for key in keys]
-    # The folder of a MIRAX slide must lie beside it under its own name: relative paths are kept.
-    for key in keys:
-        task.data.fetch(key, folder / key)
-    return [folder / key for key in keys]
+def _fetched_ahead(tasks: Sequence[SlideTask]) -> AbstractContextManager[None]:
+    """The next slides come into the cache while one is cut."""
+    return prefetched(tasks[0].data, [key for task in tasks for key in task.keys]) if tasks else nullcontext()
 
 
 def _sha256(paths: Sequence[Path]) -> str:

@@ -1,4 +1,4 @@
-"""Quadratic weighted kappa, its interval, and what it must be compared with."""
+"""Quadratic weighted kappa and its interval."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dhctl.ray_jobs.pipeline.intervals import bootstrap_interval
 from dhctl.ray_jobs.prostate.settings import GRADES
-
-BOOTSTRAP_ROUNDS = 2000
 
 
 def quadratic_kappa(grades: Sequence[int], predicted: Sequence[int]) -> float:
@@ -21,41 +20,19 @@ def quadratic_kappa(grades: Sequence[int], predicted: Sequence[int]) -> float:
     return float(cohen_kappa_score(grades, predicted, weights="quadratic"))
 
 
-def bootstrap_interval(
+def kappa_interval(
     patients: Sequence[str], grades: Sequence[int], predicted: Sequence[int], seed: int
 ) -> tuple[float, float]:
-    """95 % percentile interval of the kappa over 2000 resamples of patients, each with all of their slides."""
-    # From confusion matrices, one a patient, whose sum over a resample gives kappa by Cohen's formula (1968): scikit-
-    # learn once a round would take seconds. A test holds both to the same values.
-    names = sorted(set(patients))
-    tables = np.zeros((len(names), GRADES, GRADES))
-    for patient, grade, guess in zip(patients, grades, predicted, strict=True):
-        tables[names.index(patient), grade, guess] += 1
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(names), size=(BOOTSTRAP_ROUNDS, len(names)))
-    values = [_kappa_of_table(tables[row].sum(axis=0)) for row in drawn]
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    """95 % percentile interval of the kappa over resamples of patients, each with all of their slides."""
+    # From confusion matrices by Cohen's formula (1968): scikit-learn once a round would take seconds. A test holds both
+    # to the same values.
+    cells = np.asarray(grades) * GRADES + np.asarray(predicted)
 
+    def kappa(rows: NDArray[np.int64]) -> float:
+        counts = np.bincount(cells[rows], minlength=GRADES * GRADES)
+        return _kappa_of_table(counts.reshape(GRADES, GRADES).astype(np.float64))
 
-def mean_colour_baseline(
-    train_rgb: Sequence[Sequence[float]], train_grades: Sequence[int], test_rgb: Sequence[Sequence[float]]
-) -> list[int]:
-    """Grades by logistic regression on the mean colour of a slide's tiles: what a grader blind to structure can do."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    if len(set(train_grades)) < 2:
-        return [train_grades[0]] * len(test_rgb)
-    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    regression.fit(np.asarray(train_rgb), train_grades)
-    return [int(grade) for grade in regression.predict(np.asarray(test_rgb))]
-
-
-def majority_baseline(train_grades: Sequence[int], count: int) -> list[int]:
-    """The most frequent training grade, for everyone."""
-    return [int(np.bincount(train_grades).argmax())] * count
+    return bootstrap_interval(patients, kappa, seed)
 
 
 def _kappa_of_table(table: NDArray[np.float64]) -> float:

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from dhctl.ray_jobs.environment import RefusedInputError
+from dhctl.ray_jobs.training import settings as core
 
 GRADES = 6
 """ISUP grades 0 to 5."""
 
 
-class Settings(BaseModel):
-    """All settings of one run. Frozen; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+class Settings(core.TrainingSettings):
+    """All settings of one run."""
 
     profile: Literal["tiny", "full"] = "tiny"
     """tiny: minutes on two cores, for phantoms and tests. full: GPUs and a cohort such as PANDA."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the split, the phantoms, the weights and the order of training."""
-    epochs: int = Field(ge=1, le=1000)
-    """Rounds of training; after each comes a validation score and a checkpoint."""
-    draws_per_epoch: int = Field(default=1, ge=1)
-    """How often each slide is drawn in an epoch, with other tiles each time."""
-    batch_slides: int = Field(ge=1)
+    batch: int = Field(ge=1, alias="batch_slides")
     """Slides per optimiser step over all workers together, whatever their number."""
     bag_tiles: int = Field(ge=1)
     """Tiles drawn from a slide in each training step."""
     eval_tiles: int = Field(ge=1)
     """Tiles at most, evenly spaced, with which a slide is graded."""
-    learning_rate: float = Field(gt=0)
-    """Peak of the one-cycle schedule of AdamW, which counts slides, not steps."""
-    weight_decay: float = Field(default=1e-2, ge=0)
-    """Weight decay of AdamW."""
     encoder: Literal["small", "efficientnet-b0", "densenet121"]
     """Tile encoder; the last two are MONAI's, with GroupNorm."""
     tile_px: int = Field(ge=32, le=1024)
@@ -59,20 +44,8 @@ class Settings(BaseModel):
     """Share of the patients whose slides are scored after each epoch."""
     test_share: float = Field(default=0.15, gt=0, lt=0.5)
     """Share of the patients held out for the result."""
-    max_failures: int = Field(default=3, ge=-1)
-    """How often training restarts from its last checkpoint after a lost worker; -1 is without end."""
-    keep_checkpoints: int = Field(default=2, ge=1)
-    """How many of the last checkpoints are kept."""
-    loader_threads: int = Field(default=0, ge=0)
-    """Threads per train worker that read shards ahead; 0 reads each shard once and keeps its tiles in memory."""
     phantom_patients: int = Field(default=90, ge=12)
     """With `data: phantoms`: how many patients are generated; every third has two slides."""
-
-    def digest(self, *names: str) -> str:
-        """First 12 hex digits of SHA-256 over the named settings, or over those that change the model."""
-        chosen = set(names) or set(type(self).model_fields) - {"max_failures", "keep_checkpoints", "loader_threads"}
-        text = json.dumps(self.model_dump(include=chosen), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 PROFILES: Mapping[str, Mapping[str, Any]] = {
@@ -109,19 +82,4 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
 
 def settings_from(params: Mapping[str, Any]) -> Settings:
     """The profile named in `params`, changed by the rest of them. Raises RefusedInputError, one sentence a problem."""
-    profile = params.get("profile", "tiny")
-    if profile not in PROFILES:
-        raise RefusedInputError(f"job.params.profile is '{profile}'; use one of {', '.join(PROFILES)}")
-    unknown = [name for name in params if name not in Settings.model_fields]
-    if unknown:
-        raise RefusedInputError("; ".join(_unknown(name) for name in unknown))
-    try:
-        return Settings.model_validate({**PROFILES[profile], **params})
-    except ValidationError as error:
-        problems = (f"job.params.{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
-        raise RefusedInputError("; ".join(problems)) from error
-
-
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.0)
-    return f"job.params has no setting '{name}'; did you mean {near[0]}?"
+    return core.settings_from(Settings, PROFILES, params)

@@ -8,19 +8,17 @@ note means a complete shard. One tar a slide, because multiple-instance learning
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import tarfile
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from dhctl.ray_jobs.pipeline.split import Part
+from dhctl.ray_jobs.pipeline.tars import pack
 from dhctl.ray_jobs.prostate.labels import LocatedCase
 from dhctl.ray_jobs.prostate.settings import Settings
-from dhctl.ray_jobs.prostate.split import Part
 from dhctl.ray_jobs.storage import Store
 
 TILE_SETTINGS = (
@@ -36,8 +34,6 @@ TILE_SETTINGS = (
 
 FORMAT = "1"
 """Raised when tiles of the same settings come out differently."""
-
-JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True)
@@ -92,39 +88,3 @@ def write_shard(store: Store, note: ShardNote, tiles: NDArray[np.uint8], tile_fo
     store.write(f"{note.key}.tar", tar)
     store.write_json(f"{note.key}.json", asdict(complete))
     return complete
-
-
-def pack(tiles: NDArray[np.uint8], tile_format: str) -> bytes:
-    """A tar of tiles (n, px, px, 3) named 00000.jpg or 00000.npy and on; the same tiles give the same bytes."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for index, tile in enumerate(tiles):
-            content = io.BytesIO()
-            if tile_format == "jpg":
-                Image.fromarray(tile).save(content, "JPEG", quality=JPEG_QUALITY)
-            else:
-                np.save(content, tile, allow_pickle=False)
-            entry = tarfile.TarInfo(f"{index:05d}.{tile_format}")
-            entry.size = content.tell()
-            content.seek(0)
-            tar.addfile(entry, content)
-    return buffer.getvalue()
-
-
-def unpack(content: bytes, wanted: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
-    """Tiles (n, px, px, 3) of a tar, or those at the positions `wanted`; only these are decoded."""
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        entries = tar.getmembers()
-        chosen = entries if wanted is None else [entries[index] for index in wanted]
-        return np.stack([_tile(tar, entry) for entry in chosen])
-
-
-def _tile(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> NDArray[np.uint8]:
-    stream = tar.extractfile(entry)
-    if stream is None:
-        raise ValueError(f"{entry.name} in a shard is not a file; delete the shards folder and prepare again")
-    content = io.BytesIO(stream.read())
-    if entry.name.endswith(".npy"):
-        tile: NDArray[np.uint8] = np.load(content, allow_pickle=False)
-        return tile
-    return np.asarray(Image.open(content).convert("RGB"))

@@ -24,10 +24,16 @@ def tissue_tiles(slide: Slide, settings: Settings) -> NDArray[np.uint8]:
 
 
 def tile_corners(mask: NDArray[np.bool_], settings: Settings) -> list[tuple[float, float]]:
-    """Upper left corners (x, y in micrometres) of the tiles of a regular grid with more than tissue_share of tissue.
+    """Corners of at most max_tiles tiles: more are thinned evenly, so that all of the tissue stays represented."""
+    corners = all_corners(mask, settings)
+    if len(corners) <= settings.max_tiles:
+        return corners
+    kept = np.linspace(0, len(corners) - 1, settings.max_tiles).round().astype(int)
+    return [corners[index] for index in kept]
 
-    More than max_tiles are thinned evenly, so that all of the tissue stays represented.
-    """
+
+def all_corners(mask: NDArray[np.bool_], settings: Settings) -> list[tuple[float, float]]:
+    """Upper left corners (x, y in micrometres) of the tiles of a regular grid with more than tissue_share of tissue."""
     tile_um = settings.tile_px * settings.tile_um_per_px
     cell = tile_um / settings.mask_um_per_px
     total = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
@@ -39,7 +45,4 @@ def tile_corners(mask: NDArray[np.bool_], settings: Settings) -> list[tuple[floa
             tissue = total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
             if tissue > settings.tissue_share * (bottom - top) * (right - left):
                 corners.append((column * tile_um, row * tile_um))
-    if len(corners) <= settings.max_tiles:
-        return corners
-    kept = np.linspace(0, len(corners) - 1, settings.max_tiles).round().astype(int)
-    return [corners[index] for index in kept]
+    return corners

@@ -10,7 +10,18 @@ from dhctl.infra.errors import ClusterError, NotUpError, RefusedError
 from dhctl.infra.events import Report
 from dhctl.infra.home import Home, default_root
 from dhctl.infra.interrupts import Interrupts
-from dhctl.infra.kubernetes import admission, bring_up, inventory, kuberay, network, plan, probe, release, troubles
+from dhctl.infra.kubernetes import (
+    admission,
+    bring_up,
+    head_loss,
+    inventory,
+    kuberay,
+    network,
+    plan,
+    probe,
+    release,
+    troubles,
+)
 from dhctl.infra.kubernetes.client import Cluster, ClusterApiError, connect
 from dhctl.infra.kubernetes.heads import Head, by_kuberay, find_head, head_name, namespace_of
 from dhctl.infra.kubernetes.objects import RunObjects
@@ -81,6 +92,14 @@ class KubernetesTarget:
     def start(self, record: RunRecord, outputs: StackOutputs, report: Report, interrupts: Interrupts) -> None:
         """The head's pod gets ready."""
         bring_up.await_head(self._cluster(record), record, report, interrupts)
+
+    def lost_head(self, record: RunRecord) -> str:
+        """Whether the head's pod is there."""
+        return head_loss.lost_head(self._cluster(record), record)
+
+    def clear_head(self, record: RunRecord, report: Report) -> None:
+        """The pods of head and workers."""
+        head_loss.clear_head(self._cluster(record), record, report)
 
     def troubles(self, record: RunRecord) -> list[str]:
         """The scheduler's and the kubelet's reasons, and what the head's autoscaler met."""

@@ -87,6 +87,17 @@ class LocalTarget:
     def start(self, record: RunRecord, outputs: StackOutputs, report: Report, interrupts: Interrupts) -> None:
         """Nothing: the stack's head resource answers when it is made."""
 
+    def lost_head(self, record: RunRecord) -> str:
+        """Whether the head's supervisor lives: without it none of the head's processes does."""
+        return "" if head.head_alive(settings_of(record)) else "its processes have ended"
+
+    def clear_head(self, record: RunRecord, report: Report) -> None:
+        """All processes of the run: autoscaler, workers, and what a job's driver left."""
+        settings = settings_of(record)
+        if settings.folder.is_ours():
+            head.stop_head(settings)
+        inventory.end_processes(settings.folder, record.ledger)
+
     def troubles(self, record: RunRecord) -> list[str]:
         """None: what goes wrong on this machine is in the nodes' logs."""
         return []

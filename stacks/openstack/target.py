@@ -12,7 +12,7 @@ from dhctl.infra.events import Report
 from dhctl.infra.interrupts import Interrupts
 from dhctl.infra.ledger import last
 from dhctl.infra.node.layout import GCS_PORT
-from dhctl.infra.openstack import admission, bring_up, inventory, plan, release, troubles
+from dhctl.infra.openstack import admission, bring_up, head_loss, inventory, plan, release, troubles
 from dhctl.infra.openstack.cloud import CloudError, connect
 from dhctl.infra.openstack.head_start import HeadStart
 from dhctl.infra.openstack.kinds import Project
@@ -73,6 +73,14 @@ class OpenStackTarget:
         """The head boots, gets its code and secrets over SSH, and starts Ray."""
         cloud = cloud_of(record.spec.openstack)
         HeadStart(record, cloud, self._endpoint(record, outputs.told), report, interrupts).run(outputs)
+
+    def lost_head(self, record: RunRecord) -> str:
+        """Whether the head's server is there."""
+        return head_loss.lost_head(self._project(record), str(self._outputs(record)["head_server"]))
+
+    def clear_head(self, record: RunRecord, report: Report) -> None:
+        """The servers of head and workers."""
+        head_loss.clear_head(record, self._project(record), report)
 
     def troubles(self, record: RunRecord) -> list[str]:
         """Nova's reasons, and what the head's autoscaler met."""

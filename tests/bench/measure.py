@@ -24,7 +24,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.training import loop_rates
+from bench import training
 from dhctl.infra.engine_install import ensure_engine
 from dhctl.infra.events import ignore
 from dhctl.infra.home import Home, default_root
@@ -174,7 +174,12 @@ def _pss(pid: int) -> int:
         return 0
 
 
-def _rows(bench: Bench, rates: tuple[float, float] | None) -> list[Row]:
+def _rate_row(what: str, ours: float, floor: float, least: float) -> Row:
+    told = f"{ours:.2f} samples/s", f"{floor:.2f} samples/s"
+    return Row(what, *told, f"{ours / floor:.3f}", f"at least {least}", ours / floor >= least)
+
+
+def _rows(bench: Bench, rates: training.Rates | None) -> list[Row]:
     s = bench.samples
 
     def against(what: str, ours: str, floor: str, most: float) -> Row:
@@ -193,11 +198,11 @@ def _rows(bench: Bench, rates: tuple[float, float] | None) -> list[Row]:
         against("`dhctl down` with receipt / bare teardown + Pulumi destroy", "down", "floor down", 1.3),
     ]
     if rates:
-        ours, bare = rates
-        told = f"{ours:.2f} samples/s", f"{bare:.2f} samples/s"
-        rows.append(
-            Row("training loop / without Ray", *told, f"{ours / bare:.3f}", "at least 0.97", ours / bare >= 0.97)
-        )
+        rows += [
+            _rate_row("training loop / without Ray", rates.job, rates.job_without_ray, 0.97),
+            _rate_row("training core on one worker / a bare loop", rates.one, rates.bare, 0.97),
+            _rate_row("two workers / one worker, bound by computing", rates.two, rates.one, 1.7),
+        ]
     names = {"head": "memory of the head (PSS)", "w-": "memory of a worker with one idle Python worker (PSS)"}
     rows += [Row(names[k], format_size(v), "", "", "", True) for k, v in bench.memory.items()]
     return rows
@@ -230,7 +235,8 @@ def main() -> int:
         for number in range(args.rounds):
             print(f"round {number + 1} of {args.rounds}", flush=True)
             bench.round()
-        rates = None if args.skip_training else loop_rates(bench.dhctl, bench.folder, bench.record, bench.env)
+        how = training.Bench(bench.dhctl, bench.folder, bench.record, bench.env)
+        rates = None if args.skip_training else training.training_rates(how)
     finally:
         bench.close()
     text = _markdown(rows := _rows(bench, rates), args.rounds)

@@ -157,6 +157,19 @@ def test_what_fits_is_not_shrunk(target: Target, spec: RunSpec) -> None:
     assert target.shrink(spec) == (spec, "")
 
 
+def test_a_head_that_never_was_is_cleared_in_silence_and_never_found(target: Target, never: RunRecord) -> None:
+    told: list[Event] = []
+    before = never.ledger.entries()
+    for _ in range(2):
+        target.clear_head(never, told.append)
+    assert told == []
+    assert never.ledger.entries() == before
+    try:
+        assert target.lost_head(never)
+    except NotUpError as error:
+        assert never.run_id in str(error)  # noqa: PT017 - either is right
+
+
 def test_nothing_troubles_a_run_that_never_was(target: Target, never: RunRecord) -> None:
     assert target.troubles(never) == []
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import subprocess
 import sys
 
 from dhctl.ray_jobs.catalog import JOBS
-from dhctl.ray_jobs.prostate.settings import PROFILES
 
 
 def test_every_job_can_be_started_and_its_profiles_exist() -> None:
@@ -15,7 +15,7 @@ def test_every_job_can_be_started_and_its_profiles_exist() -> None:
         assert job.name == name
         assert importlib.util.find_spec(f"{job.module}.__main__")
         assert [need for need in job.needs if not importlib.util.find_spec(need)] == []
-    assert JOBS["prostate"].profiles == tuple(PROFILES)
+        assert job.profiles == tuple(importlib.import_module(f"{job.module}.settings").PROFILES)
 
 
 def test_the_client_side_is_standard_library_only() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dhctl.ray_jobs.prostate.epochs import EpochLog
 from dhctl.ray_jobs.storage import open_store
+from dhctl.ray_jobs.training.epochs import EpochLog
 
 
 def lines(folder: Path) -> list[tuple[int, float]]:

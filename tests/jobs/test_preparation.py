@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from dhctl.ray_jobs.environment import RefusedInputError
+from dhctl.ray_jobs.pipeline.spread import InThisProcess
+from dhctl.ray_jobs.pipeline.tars import pack, unpack
 from dhctl.ray_jobs.prostate import preparation
 from dhctl.ray_jobs.prostate.preparation import prepare, read_cohort
-from dhctl.ray_jobs.prostate.shards import pack, unpack
-from dhctl.ray_jobs.prostate.spread import InThisProcess
 from dhctl.ray_jobs.storage import open_store
 from jobs.sample_slides import quick_settings, tissue_picture, write_cohort, write_slide
 

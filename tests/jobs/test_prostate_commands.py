@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dhctl.ray_jobs import report
-from dhctl.ray_jobs.prostate.__main__ import run
+from dhctl.ray_jobs.pipeline.command import run
+from dhctl.ray_jobs.prostate.recipe import RECIPE
 from jobs.sample_slides import write_cohort
 
 SMALL = '{"epochs":2,"draws_per_epoch":1,"tile_px":32,"bag_tiles":4,"validation_share":0.2,"test_share":0.2}'
@@ -26,7 +27,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["prostate", *arguments])
-    return run()
+    return run(RECIPE)
 
 
 def test_the_whole_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

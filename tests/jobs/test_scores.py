@@ -5,13 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dhctl.ray_jobs.pipeline.baselines import majority_baseline, mean_colour_baseline
 from dhctl.ray_jobs.prostate import scores
-from dhctl.ray_jobs.prostate.scores import (
-    bootstrap_interval,
-    majority_baseline,
-    mean_colour_baseline,
-    quadratic_kappa,
-)
+from dhctl.ray_jobs.prostate.scores import kappa_interval, quadratic_kappa
 
 
 def test_kappa_is_one_for_truth_and_zero_where_it_is_undefined() -> None:
@@ -33,12 +29,12 @@ def test_the_interval_holds_the_score_and_is_wider_when_slides_share_patients() 
     rng = np.random.default_rng(1)
     grades = rng.integers(0, 6, 120).tolist()
     predicted = [int(np.clip(grade + rng.integers(-2, 3), 0, 5)) for grade in grades]
-    alone = bootstrap_interval([str(n) for n in range(120)], grades, predicted, seed=0)
-    shared = bootstrap_interval([str(n // 12) for n in range(120)], grades, predicted, seed=0)
+    alone = kappa_interval([str(n) for n in range(120)], grades, predicted, seed=0)
+    shared = kappa_interval([str(n // 12) for n in range(120)], grades, predicted, seed=0)
     value = quadratic_kappa(grades, predicted)
     assert alone[0] < value < alone[1]
     assert shared[0] < value < shared[1]
-    assert alone == bootstrap_interval([str(n) for n in range(120)], grades, predicted, seed=0)
+    assert alone == kappa_interval([str(n) for n in range(120)], grades, predicted, seed=0)
 
 
 def test_baselines() -> None:

@@ -67,6 +67,7 @@ class FakeTarget:
         self.left, self.fails = left, dict(fails or {})
         self.calls: list[str] = []
         self.told: list[str] = []
+        self.lost = ""
 
     def _called(self, what: str) -> None:
         self.calls.append(what)
@@ -90,6 +91,13 @@ class FakeTarget:
 
     def start(self, record: RunRecord, outputs: StackOutputs, report: Report, interrupts: Interrupts) -> None:
         self._called("start")
+
+    def lost_head(self, record: RunRecord) -> str:
+        self._called("lost_head")
+        return self.lost
+
+    def clear_head(self, record: RunRecord, report: Report) -> None:
+        self._called("clear_head")
 
     def troubles(self, record: RunRecord) -> list[str]:
         return list(self.told)
@@ -176,12 +184,14 @@ def resource(stack: str, kind: str, name: str) -> dict[str, Any]:
     return {"urn": f"urn:pulumi:{stack}::dhctl::{kind}::{name}", "custom": custom, "type": kind, "id": "x"}
 
 
-def hold_lock(record: RunRecord, start: Callable[..., subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+def hold_lock(
+    record: RunRecord, start: Callable[..., subprocess.Popen[bytes]], name: str = "lock"
+) -> subprocess.Popen[bytes]:
     """Another process that holds a run. The same flock(2) as filelock takes, in a Python that starts quickly."""
     code = "import fcntl, signal, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX)"
     code += "; print('held', flush=True)"
     holder = start(
-        *(sys.executable, "-IS", "-c", f"{code}; signal.pause()", str(record.folder / "lock")), stdout=subprocess.PIPE
+        *(sys.executable, "-IS", "-c", f"{code}; signal.pause()", str(record.folder / name)), stdout=subprocess.PIPE
     )
     assert holder.stdout
     assert holder.stdout.readline() == b"held\n"

@@ -1,4 +1,4 @@
-"""A small object store over HTTP on 127.0.0.1: what boto3 asks of S3 when it lists a prefix and puts a file."""
+"""A small object store over HTTP on 127.0.0.1: what boto3 asks of S3 when it lists a prefix, reads and puts a file."""
 
 from __future__ import annotations
 
@@ -53,11 +53,18 @@ class HttpStore:
         if method == "PUT":
             self.objects[f"{bucket}/{key}"] = body
             return 200, ""
-        return 200, self._listing(bucket, parse_qs(parts.query).get("prefix", [""])[0])
+        if not key:
+            return 200, self._listing(bucket, parse_qs(parts.query).get("prefix", [""])[0])
+        if f"{bucket}/{key}" in self.objects:
+            return 200, self.objects[f"{bucket}/{key}"].decode()
+        return 404, "<Error><Code>NoSuchKey</Code><Message>no</Message></Error>"
 
     def _listing(self, bucket: str, prefix: str) -> str:
         found = [name.partition("/")[2] for name in self.objects if name.startswith(f"{bucket}/{prefix}")]
-        rows = "".join(f"<Contents><Key>{escape(key)}</Key><Size>1</Size></Contents>" for key in found[:1])
+        rows = "".join(
+            f"<Contents><Key>{escape(key)}</Key><Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
+            for key in found[:1]
+        )
         return f"<ListBucketResult><KeyCount>{min(len(found), 1)}</KeyCount>{rows}</ListBucketResult>"
 
 

@@ -42,7 +42,7 @@ def test_ones_own_job_is_copied_without_what_is_not_code(home: Home, code: Path)
 
 def test_the_launcher_gets_the_command_and_its_time(home: Home, code: Path) -> None:
     sent = stage(own(home, code), 1, RAY)
-    words = ["python", "-u", LAUNCHER, "--timeout", "90", "--", "python main.py --name 'a b'"]
+    words = ["python", "-u", LAUNCHER, "--timeout", "90", "--tell-environment", "--", "python main.py --name 'a b'"]
     assert shlex.split(sent.entrypoint) == words
 
 
@@ -54,12 +54,20 @@ def test_a_job_finds_its_run_in_the_environment(home: Home, code: Path) -> None:
         "DHCTL_DATA": "s3://b/d",
         "DHCTL_OUTPUT": record.output,
         "DHCTL_WORKERS": "3",
+        "DHCTL_WORKERS_MIN": "3",
+        "DHCTL_CLUSTER_WORKERS": "3",
         "DHCTL_WORKER_CPUS": "2",
         "DHCTL_WORKER_GPUS": "0",
         "RAY_ADDRESS": "127.1.2.2:6379",
     }
     assert {k: env[k] for k in wanted} == wanted
     assert json.loads(env["DHCTL_JOB_PARAMS"]) == {"seed": 7}
+
+
+def test_an_elastic_job_finds_its_bounds(home: Home, code: Path) -> None:
+    record = own(home, code, workers={"max": 5}, job={"workers": {"min": 2, "max": 4}})
+    env = stage(record, 1, RAY).runtime_env["env_vars"]
+    assert [env[f"DHCTL_{name}"] for name in ("WORKERS_MIN", "WORKERS", "CLUSTER_WORKERS")] == ["2", "4", "5"]
 
 
 def test_the_users_environment_is_kept_but_does_not_hide_the_runs(home: Home, code: Path) -> None:

@@ -34,6 +34,8 @@ PAGES = (
     "CONTRIBUTING.md",
     "docs/guide.md",
     "docs/reference.md",
+    "docs/data.md",
+    "docs/report.md",
     "docs/openstack.md",
     "docs/kubernetes.md",
 )
@@ -54,10 +56,13 @@ NOT_RUN = {
     "dhctl run examples/prostate-panda.yaml": "needs GPUs and the PANDA slides",
     "dhctl plan examples/prostate-panda.yaml": "needs GPUs and the PANDA slides",
     "dhctl doctor --install": "make bootstrap is this command",
+    "dhctl data stage pathology:panda --to cloud:panda": "tests/unit/test_data_verbs.py does so with other names",
+    "dhctl data verify cloud:panda": "as the one before",
+    "dhctl report own-job --tariffs tariffs.yaml -o own-job.html": "tests/e2e/test_report_page.py does so",
 }
 """Commands of the docs that no test runs, and why."""
 
-CLUSTER_VERBS = ("run", "up", "train", "down", "status", "logs", "doctor")
+CLUSTER_VERBS = ("run", "up", "train", "down", "status", "logs", "report", "doctor")
 """Run by tests/e2e/test_docs.py. doctor is among them because its exit code says whether the engine is there."""
 
 
@@ -155,11 +160,20 @@ def test_links_lead_somewhere(page: str) -> None:
             assert not anchor or anchor in anchors, f"{page} leads to {link}, which is none of {sorted(anchors)}"
 
 
+def verbs_and_subverbs() -> Iterator[tuple[str, click.Command]]:
+    """`data` is a group: its own verbs stand in the table."""
+    for verb in VERBS:
+        command = group.get_command(click.Context(group), verb)  # type: ignore[attr-defined]
+        subverbs = command.commands if isinstance(command, click.Group) else {}
+        yield from ((f"{verb} {name}", subverb) for name, subverb in subverbs.items())
+        if not subverbs:
+            yield verb, command
+
+
 def options_table() -> str:
     """docs/reference.md, all verbs with their options, from click."""
     rows = ["| verb | option | what it does |", "|---|---|---|"]
-    for verb in VERBS:
-        command = group.get_command(click.Context(group), verb)  # type: ignore[attr-defined]
+    for verb, command in verbs_and_subverbs():
         words = [verb]
         found = []
         for param in command.params:
@@ -197,8 +211,12 @@ def _spec_rows(tree: Mapping[str, Any], definitions: Mapping[str, Any], prefix: 
 
 def _kind(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     if "anyOf" in node:
-        (node,) = (kind for kind in node["anyOf"] if kind.get("type") != "null")
-        node = definitions[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+        first, *others = (kind for kind in node["anyOf"] if kind.get("type") != "null")
+        if others:
+            return " or ".join(_kind({"anyOf": [kind]}, definitions) for kind in (first, *others))
+        node = definitions[first["$ref"].rpartition("/")[2]] if "$ref" in first else first
+    if "oneOf" in node:
+        return _kind({"anyOf": node["oneOf"]}, definitions)
     if "enum" in node or "const" in node:
         return ", ".join(f"`{value}`" for value in node.get("enum", [node.get("const")]))
     if "examples" in node:

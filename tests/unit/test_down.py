@@ -243,6 +243,18 @@ def test_a_run_that_stays_busy_is_told_as_busy(
     assert record.state() is RunState.STARTING
 
 
+def test_a_client_that_replaces_the_head_is_asked_to_stop(
+    record: RunRecord, told: list[Event], start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(down, "LOCK_TRY_S", 0.0)
+    client = hold_lock(record, start)
+    record.ledger.done("up")
+    record.ledger.intent("head.recover", lost="gone", client=ProcessMark.of(client.pid).to_dict())  # type: ignore[union-attr]
+    assert record.state() is RunState.RECOVERING
+    take_down(record, FakeTarget(), lambda run: FakeEngine(), told.append, "asked")  # type: ignore[arg-type, return-value]
+    assert Noted(f"asked the dhctl that brings {record.run_id} up to stop (pid {client.pid})") in told
+
+
 def test_a_client_that_brings_the_run_up_is_asked_to_stop(
     record: RunRecord,
     told: list[Event],

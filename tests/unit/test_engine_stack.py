@@ -62,7 +62,7 @@ class OnStack(Engine):
         super().__init__(record, Path("pulumi"), told.append, sys.executable)
         self.stack = stack
 
-    def _stack(self, program: Any, *, new: bool) -> Any:
+    def _stack(self, program: Any, *, new: bool, stoppable: bool = False) -> Any:
         return self.stack
 
 
@@ -126,6 +126,17 @@ def test_a_create_that_failed_is_an_intent_without_an_end(record: RunRecord, tol
     with pytest.raises(EngineError, match="Pulumi failed while bringing up the stack: No valid host was found"):
         OnStack(record, stack, told).up(dict)
     assert lines(record) == [("intent", "Instance", "head")]
+
+
+def test_what_is_gone_is_made_again_after_a_look_and_the_passphrase_stays(record: RunRecord, told: list[Event]) -> None:
+    record.engine_dir.mkdir()
+    (record.engine_dir / "passphrase").write_text("drawn at the first up")
+    outputs = {"address": OutputValue("10.77.0.6", False)}
+    stack = FakeStack(created("a:b:Instance", "head"), outputs=outputs)
+    assert OnStack(record, stack, told).renew(dict).told == {"address": "10.77.0.6"}
+    assert stack.calls == ["refresh", "up"]
+    assert (record.engine_dir / "passphrase").read_text() == "drawn at the first up"
+    assert lines(record) == [("intent", "Instance", "head"), ("done", "Instance", "head")]
 
 
 def test_secret_outputs_are_kept_apart(record: RunRecord, told: list[Event]) -> None:

@@ -54,3 +54,23 @@ def test_a_metrics_name_does_not_hide_the_step(tmp_path: Path, told: list[Event]
     with JobJournal(tmp_path, told.append) as journal:
         journal.take('@dhctl {"type":"progress","stage":"train","step":3,"of":9,"metrics":{"step":0.5}}')
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 3
+
+
+def test_a_journal_that_another_client_began_goes_on_behind_its_last_whole_line(
+    tmp_path: Path, told: list[Event]
+) -> None:
+    whole = f"hello\u2028still the first\n{PROGRESS}\n@dhctl "
+    (tmp_path / "driver.log").write_text(whole + '{"type":"resu')
+    (tmp_path / "metrics.jsonl").write_text('{"torn')
+    with JobJournal(tmp_path, told.append) as journal:
+        assert (journal.taken, journal.last_line, told) == (2, "hello\u2028still the first", [])
+        journal.take('@dhctl {"type":"result","result":{"value":1}}')
+    assert journal.result == {"value": 1}
+    assert len((tmp_path / "driver.log").read_text().split("\n")) == 4
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 3
+
+
+def test_what_the_job_runs_in_is_kept(tmp_path: Path, told: list[Event]) -> None:
+    with JobJournal(tmp_path, told.append) as journal:
+        journal.take('@dhctl {"type":"environment","python":"3.11","platform":"Linux","packages":{"ray":"2.60.0"}}')
+    assert json.loads((tmp_path / "environment.json").read_text())["packages"] == {"ray": "2.60.0"}

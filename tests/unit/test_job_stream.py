@@ -88,8 +88,8 @@ def test_after_a_broken_connection_it_goes_on_where_it_was() -> None:
     ]
 
 
-def test_a_connection_that_never_comes_back_is_an_error_after_all_lines() -> None:
-    client = FakeClient([[BrokenSocketError]], first="one\n")
+def test_a_connection_that_never_comes_back_is_an_error_after_all_whole_lines() -> None:
+    client = FakeClient([[BrokenSocketError]], first="one\nhalf a li")
     seen: list[str | None] = []
     with pytest.raises(ClusterError, match=r"the connection to the job was lost \(the socket is gone\)"):
         seen.extend(LogStream(client, "s-1").lines(tick_s=0.01))

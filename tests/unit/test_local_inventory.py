@@ -15,9 +15,11 @@ from dhctl.infra.ledger import Ledger
 from dhctl.infra.local import inventory, nodes
 from dhctl.infra.local.head import subnet_of
 from dhctl.infra.local.layout import RunFolder
-from dhctl.infra.local.nodes import ClusterSettings
+from dhctl.infra.local.nodes import ClusterSettings, NodeRecord
 from dhctl.infra.mark import RUN_ENV
 from dhctl.infra.processes import ProcessMark
+from dhctl.infra.record import RunRecord
+from dhctl.stacks.local.target import LocalTarget, settings_of
 from unit.conftest import Start
 from unit.fakes import make_settings
 
@@ -66,6 +68,26 @@ def test_a_process_with_the_mark_is_found_and_swept(
     assert pids(folder, ledger) == set()
     assert set(states(folder, ledger).values()) == {"none"}
     assert [e.phase for e in ledger.entries() if e.act == "sweep.processes"] == ["intent", "done"]
+
+
+def test_before_a_next_head_all_processes_go_and_the_folder_stays(
+    record: RunRecord, start: Start, eventually: Callable[..., None]
+) -> None:
+    target, settings = LocalTarget(), settings_of(record)
+    settings.folder.create()
+    assert target.lost_head(record) == "its processes have ended"
+    head = start("sleep", "60", env={RUN_ENV: record.run_id})
+    mark = ProcessMark.of(head.pid)
+    assert mark
+    NodeRecord("head-1", mark, "127.0.0.2", {}, {"ray-node-type": "head"}).save(settings.folder)
+    assert target.lost_head(record) == ""
+    left = start("sleep", "60", env={RUN_ENV: record.run_id})  # such as a job's driver
+    eventually(lambda: left.pid in pids(settings.folder, record.ledger))
+    for _ in range(2):
+        target.clear_head(record, lambda event: None)
+        assert pids(settings.folder, record.ledger) == set()
+    assert settings.folder.is_ours()
+    assert nodes.load_nodes(settings.folder) == {}
 
 
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # its supervisor outlives us

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from dhctl.infra import object_store
 from dhctl.infra.admission import requirements
@@ -147,6 +148,43 @@ def test_a_jobs_files_are_copied_beside_its_checkpoints(store: HttpStore, files:
 def test_a_copy_that_fails_is_told(store: HttpStore, files: list[Path]) -> None:
     with pytest.raises(ObjectStoreError, match=r"could not be copied to s3://gone/out .*; it lies in the record"):
         keep_files("s3://gone/out", "jobs/1", files)
+
+
+@pytest.mark.parametrize("trouble", ["answers", "silent"])
+def test_a_copy_waits_for_a_store_that_is_away_for_a_while(
+    store: HttpStore, files: list[Path], monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """Longer than boto3's own tries."""
+    monkeypatch.setattr(object_store, "TRIES", 1)
+    monkeypatch.setattr(object_store, "LONGEST_PAUSE_S", 0.01)
+    if trouble == "answers":
+        store.refuses["bucket"] = [(503, "SlowDown")] * 5 + [(200, "")]
+    else:
+        failures = iter([EndpointConnectionError(endpoint_url=store.url)] * 5)
+        client = Place.of("s3://bucket/out").client()
+        whole = client.upload_file
+
+        def upload(*words: str) -> None:
+            for error in failures:
+                raise error
+            whole(*words)
+
+        monkeypatch.setattr(client, "upload_file", upload)
+        monkeypatch.setattr(Place, "client", lambda place: client)
+    keep_files("s3://bucket/out", "jobs/1", files)
+    assert store.objects["bucket/out/jobs/1/driver.log"] == b"epoch 1\n"
+
+
+def test_a_copy_gives_up_on_a_store_that_stays_away(
+    store: HttpStore, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "TRIES", 1)
+    monkeypatch.setattr(object_store, "AWAY_S", 0.2)
+    monkeypatch.setattr(object_store, "LONGEST_PAUSE_S", 0.01)
+    store.refuses["bucket"] = [(503, "SlowDown")]
+    with pytest.raises(ObjectStoreError, match="it lies in the record"):
+        keep_files("s3://bucket/out", "jobs/1", files)
+    assert len(store.asked) > 1
 
 
 OUTCOME = JobOutcome(1, "SUCCEEDED", 0, "done", 5.0, 9.0, {"auc": 0.9})

@@ -61,6 +61,12 @@ def test_direct_pins_agree_with_the_constraints() -> None:
             assert any(pin.split(" ")[0] == f"{name}=={version}" for pin in pinned), line
 
 
+def others_on_disk() -> set[str]:
+    """Files of the packages that are no modules."""
+    found = (path for room in ROOMS for path in (REPO / room).rglob("*") if path.is_file())
+    return {f"dhctl/{path.relative_to(REPO).as_posix()}" for path in found if path.suffix not in (".py", ".pyc")}
+
+
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -90,6 +96,7 @@ def test_wheel_holds_dhctl_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     assert tops == {"dhctl", f"dhctl-{PROJECT['project']['version']}.dist-info"}
     assert {name for name in names if name.endswith(".py")} == modules_on_disk()
     assert "dhctl/infra/py.typed" in names
+    assert others_on_disk() <= set(names), "package-data names what is no Python, such as templates"
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -46,6 +46,11 @@ UP: Story = [*BORN, ("up", "intent"), ("stack.up", "done"), ("up", "done")]
             RunState.CLEAN,
         ),
         ([*UP, ("down", "intent"), ("down", "done", True), ("down", "intent")], RunState.STOPPING),
+        ([*UP, ("job", "intent"), ("down", "intent"), ("job", "failed")], RunState.STOPPING),
+        ([*UP, ("job", "intent"), ("down", "intent"), ("down", "done", True), ("job", "failed")], RunState.CLEAN),
+        ([*UP, ("job", "failed"), ("head.recover", "intent"), ("stack.up", "done")], RunState.RECOVERING),
+        ([*UP, ("job", "failed"), ("head.recover", "intent"), ("head.recover", "done")], RunState.UP),
+        ([*UP, ("job", "failed"), ("head.recover", "intent"), ("head.recover", "failed")], RunState.FAILED),
     ],
 )
 def test_the_state_is_what_the_newest_telling_line_says(story: list[tuple[Any, ...]], state: RunState) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dhctl.infra.errors import ExitCode, SpecError
-from dhctl.infra.spec_file import load_spec, nearest, parse_spec
+from dhctl.infra.spec_file import load_spec, parse_spec
+from dhctl.infra.yaml_model import nearest
 
 JOB = "job: {name: prostate}\n"
 OWN = "job: {folder: code, entrypoint: python main.py}\n"
@@ -31,7 +32,7 @@ def problems(text: str, base: Path = Path("/specs")) -> tuple[str, ...]:
         ("name: a\nworkers: {maximum: 2}\n" + JOB, "unknown key 'workers.maximum'; did you mean 'max'?"),
         (
             "name: a\nlocal: {zone: 2}\n" + JOB,
-            "unknown key 'local.zone' (known here: scratch, dashboard_port)",
+            "unknown key 'local.zone' (known here: scratch, dashboard_port, site)",
         ),
         ("name: a\n", "key 'job' is missing"),
         (
@@ -58,6 +59,10 @@ def problems(text: str, base: Path = Path("/specs")) -> tuple[str, ...]:
         (
             "name: a\nworkers: {max: 2}\njob: {name: prostate, workers: 3}\n",
             "job.workers is 3 but workers.max is 2; the job would wait for ever",
+        ),
+        (
+            "name: a\nworkers: {max: 2}\njob: {name: prostate, workers: {max: 3}}\n",
+            "job.workers.max is 3 but workers.max is 2; the job would wait for ever",
         ),
         (
             "name: a\njob: {folder: code}\n",
@@ -197,6 +202,18 @@ def test_a_job_trains_on_all_workers_unless_told_otherwise() -> None:
     text = "name: a\nworkers: {max: 4}\njob: {name: prostate%s}\n"
     assert parse_spec(text % "", source="s", base=Path("/x")).job_workers == 4
     assert parse_spec(text % ", workers: 3", source="s", base=Path("/x")).job_workers == 3
+
+
+@pytest.mark.parametrize(
+    ("workers", "bounds", "lowered"),
+    [("3", (3, 3), 2), ("{max: 4}", (1, 4), (1, 2)), ("{min: 3, max: 4}", (3, 4), (2, 2)), ("1", (1, 1), 1)],
+)
+def test_bounds_of_a_job(workers: str, bounds: tuple[int, int], lowered: int | tuple[int, int]) -> None:
+    text = f"name: a\nworkers: {{max: 4}}\njob: {{name: prostate, workers: {workers}}}\n"
+    spec = parse_spec(text, source="s", base=Path("/x"))
+    assert (spec.job_workers_min, spec.job_workers) == bounds
+    fewer = spec.job.lowered(2).workers
+    assert (fewer if isinstance(fewer, int) else fewer and (fewer.min, fewer.max)) == lowered
 
 
 def test_the_command_lines_target_replaces_the_files() -> None:

@@ -1,0 +1,1 @@
+"""The CT lung nodule job: find and outline nodules in chest CT."""

@@ -1,0 +1,1 @@
+"""The shape that jobs which come with dhctl share: phantoms, prepare, train, evaluate, predict."""

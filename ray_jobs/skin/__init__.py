@@ -1,0 +1,1 @@
+"""Classification of skin lesions from dermoscopic pictures: prepare, train, evaluate."""

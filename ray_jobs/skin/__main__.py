@@ -1,0 +1,9 @@
+"""`python -m dhctl.ray_jobs.skin`: the whole job, or one stage of it."""
+
+import sys
+
+from dhctl.ray_jobs.pipeline.command import run
+from dhctl.ray_jobs.skin.recipe import RECIPE
+
+if __name__ == "__main__":
+    sys.exit(run(RECIPE))
