@@ -17,7 +17,7 @@ from pulumi.automation.events import EngineEvent, OpType
 
 from dhctl.infra.engine_command import DetachedPulumiCommand
 from dhctl.infra.engine_recovery import backend_folder, pulumi_home
-from dhctl.infra.engine_stack import RunStack
+from dhctl.infra.engine_stack import RunStack, RunWorkspace
 from dhctl.infra.engine_state import BOOK_KEEPING
 from dhctl.infra.errors import EngineError
 from dhctl.infra.events import Report, ResourceChanged
@@ -66,7 +66,7 @@ class Engine:
         by a refresh, because some providers cannot delete what somebody else deleted already.
         Raises EngineError when the last try fails too, or fails as the one before it did.
         """
-        stack = self._stack(dict, new=False)
+        stack = self._stack(dict, new=False, trusted=True)
         told: list[str] | None = None
         for left in reversed(range(DESTROY_TRIES)):
             self._errors.clear()
@@ -106,7 +106,7 @@ class Engine:
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_urlsafe(24))
 
-    def _stack(self, program: Program, *, new: bool) -> auto.Stack:
+    def _stack(self, program: Program, *, new: bool, trusted: bool = False) -> auto.Stack:
         """A stack to bring up is new, and may be asked to stop; one that is there is taken down, which goes on."""
         command = DetachedPulumiCommand(
             self._binary,
@@ -116,7 +116,8 @@ class Engine:
                 "engine.process", "note", verb=verb, process=process.to_dict()
             ),
         )
-        workspace = auto.LocalWorkspace(
+        workspace = RunWorkspace(
+            trusted=trusted,
             work_dir=str(self._record.engine_dir),
             pulumi_home=str(pulumi_home(self._record)),
             pulumi_command=command,
