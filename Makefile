@@ -26,7 +26,7 @@ demo: bootstrap ## One training run on this machine: up, train, down, receipt
 	$(BIN)/dhctl run examples/prostate-local.yaml
 
 test: bootstrap ## All tests: unit, contract, jobs without a cluster, then whole runs here and on the testbeds
-	$(PYTEST) tests/unit tests/contract tests/jobs tests/testbeds tests/e2e tests/cloud tests/pods -m "not slow" --durations=40
+	@scripts/test.sh
 
 test-slow: bootstrap ## What `make test` leaves out for its time: a node lost in a run, a hundred simulated workers
 	$(PYTEST) tests/pods -m slow --durations=10

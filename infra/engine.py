@@ -17,7 +17,7 @@ from pulumi.automation.events import EngineEvent, OpType
 
 from dhctl.infra.engine_command import DetachedPulumiCommand
 from dhctl.infra.engine_recovery import backend_folder, pulumi_home
-from dhctl.infra.engine_stack import RunStack
+from dhctl.infra.engine_stack import RunStack, RunWorkspace
 from dhctl.infra.engine_state import BOOK_KEEPING
 from dhctl.infra.errors import EngineError
 from dhctl.infra.events import Report, ResourceChanged
@@ -76,7 +76,7 @@ class Engine:
         by a refresh, because some providers cannot delete what somebody else deleted already.
         Raises EngineError when the last try fails too, or fails as the one before it did.
         """
-        stack = self._stack(dict, new=False)
+        stack = self._stack(dict, new=False, trusted=True)
         told: list[str] | None = None
         for left in reversed(range(DESTROY_TRIES)):
             self._errors.clear()
@@ -116,7 +116,7 @@ class Engine:
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_urlsafe(24))
 
-    def _stack(self, program: Program, *, new: bool, stoppable: bool = False) -> auto.Stack:
+    def _stack(self, program: Program, *, new: bool, stoppable: bool = False, trusted: bool = False) -> auto.Stack:
         """A stack that is brought up may be asked to stop; taking one down goes on."""
         command = DetachedPulumiCommand(
             self._binary,
@@ -126,7 +126,8 @@ class Engine:
                 "engine.process", "note", verb=verb, process=process.to_dict()
             ),
         )
-        workspace = auto.LocalWorkspace(
+        workspace = RunWorkspace(
+            trusted=trusted,
             work_dir=str(self._record.engine_dir),
             pulumi_home=str(pulumi_home(self._record)),
             pulumi_command=command,

@@ -1,7 +1,7 @@
 """The SDK's stack without those calls of the CLI whose answers this process knows: each is a process.
 
-After each operation the SDK asks `stack history`, and after `up` twice `stack output`. `stack select` stays: it writes
-anew what a full disk tore.
+After each operation the SDK asks `stack history`, after `up` twice `stack output`, and before a first one it calls
+`stack select`, though each command names the stack anyway.
 """
 
 from __future__ import annotations
@@ -16,10 +16,26 @@ from pulumi.automation._stack import StackInitMode  # what Stack takes, and its 
 from dhctl.infra.target import Program
 
 
+class RunWorkspace(auto.LocalWorkspace):
+    """One run's folder. With `trusted`, that its stack is there and whole is found out by the first operation.
+
+    `stack select` writes anew what a full disk tore: after an operation that failed it is worth its time.
+    """
+
+    def __init__(self, *, trusted: bool, **options: Any) -> None:
+        self._trusted = trusted
+        super().__init__(**options)
+
+    def select_stack(self, stack_name: str) -> None:
+        """Raises CommandError when there is none and the stack is not trusted to be there."""
+        if not self._trusted:
+            super().select_stack(stack_name)
+
+
 class RunStack(auto.Stack):
     """One run's stack. What its program gives as outputs is kept as it becomes known."""
 
-    def __init__(self, name: str, workspace: auto.LocalWorkspace, program: Program, *, new: bool) -> None:
+    def __init__(self, name: str, workspace: RunWorkspace, program: Program, *, new: bool) -> None:
         self._kept: dict[str, auto.OutputValue] = {}
         workspace.program = lambda: self._export(program)
         super().__init__(name, workspace, StackInitMode.CREATE if new else StackInitMode.SELECT)

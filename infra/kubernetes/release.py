@@ -30,11 +30,12 @@ HEAD_GONE_S = 45.0
 
 
 def release_workers(cluster: Cluster, namespace: str, record: RunRecord, report: Report) -> None:
-    """Stops the autoscaler in the head's pod, takes its right to make pods away in any case, asks for the workers'
-    deletion. Services behind a load balancer go before what is under them.
+    """Stops the autoscaler in the head's pod, takes its right to make pods away in any case, asks for the deletion of
+    the workers, then of the head: all of them end while Pulumi starts. Services behind a load balancer go before what
+    is under them.
 
-    A head in which the autoscaler could not be stopped goes at once: it may have rights of a service account that
-    is not the run's. Raises ClusterApiError, at the end, when something could not be listed.
+    A head in which the autoscaler could not be stopped is gone before the workers are listed: it may have rights of a
+    service account that is not the run's. Raises ClusterApiError, at the end, when something could not be listed.
     """
     head = head_of(cluster, namespace, record)
     stopped = last(record.ledger.entries(), "autoscaler.stop", "done") is not None
@@ -45,6 +46,7 @@ def release_workers(cluster: Cluster, namespace: str, record: RunRecord, report:
     if not stopped:
         sweep.end(work.of(PODS, HEAD), HEAD_GONE_S)
     sweep.ask(work.of(PODS, WORKER))
+    sweep.ask(work.of(PODS, HEAD))
     sweep.end_balancers()
     if work.trouble:
         raise work.trouble

@@ -152,7 +152,7 @@ def _start_autoscaler(settings: ClusterSettings, head: Head, ledger: Ledger) -> 
     node_id = "autoscaler"
     env = nodes.node_environment(settings, head.node_id, HEAD_KIND)
     env |= {"AUTOSCALER_METRIC_PORT": str(head.ports["autoscaler_metrics"])}
-    command = [sys.executable, "-u", "-m", "ray.autoscaler.v2.monitor", "--monitor-ip", head.address]
+    command = [sys.executable, "-u", "-m", "dhctl.infra.node.autoscaler", "--monitor-ip", head.address]
     command += ["--gcs-address", f"{head.address}:{head.ports['gcs']}", "--logs-dir", str(session / "logs")]
     command += ["--autoscaling-config", str(config)]
     with ledger.act("autoscaler.start") as outcome:

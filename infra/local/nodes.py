@@ -168,7 +168,6 @@ def node_environment(settings: ClusterSettings, node_id: str, kind: str) -> dict
         "RAY_enable_autoscaler_v2": "1",
         "RAY_CLOUD_INSTANCE_ID": node_id,
         "RAY_NODE_TYPE_NAME": kind,
-        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
     }
 
 

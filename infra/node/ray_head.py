@@ -127,7 +127,7 @@ class RayHead:
         config = json.dumps(ray_config.autoscaling_config(site.settings, provider))
         site.folder.autoscaling.write_text(config)
         session = (site.folder.ray_temp / "session_latest").resolve()
-        command = [*site.python_module("ray.autoscaler.v2.monitor"), "--monitor-ip", site.address]
+        command = [*site.python_module("dhctl.infra.node.autoscaler"), "--monitor-ip", site.address]
         command += ["--gcs-address", f"{site.address}:{GCS_PORT}", "--logs-dir", str(session / "logs")]
         command += ["--autoscaling-config", str(site.folder.autoscaling)]
         env = {**site.ray_env(self._head_id, ray_config.HEAD_KIND), "PYTHONPATH": site.python_path}

@@ -135,7 +135,6 @@ def rays_own_env(token: Path, ray_id: str, kind: str) -> dict[str, str]:
         "RAY_CLOUD_INSTANCE_ID": ray_id,
         "RAY_NODE_TYPE_NAME": kind,
         "RAY_gcs_rpc_server_reconnect_timeout_s": str(RECONNECT_S),
-        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
     }
 
 

@@ -1,7 +1,7 @@
-"""The end of a cluster on OpenStack before its stack goes: nothing new may start, and the workers leave.
+"""The end of a cluster on OpenStack before its stack goes: nothing new may start, and the servers leave.
 
-They leave while Pulumi starts and deletes the head: what they hold (subnet, security group) goes after it, and the
-plugin waits for it as long as `components.HELD` says. The sweep waits for the rest.
+They leave while Pulumi starts: what they hold (subnet, security group) goes after them, and the plugin waits for it
+as long as `components.HELD` says. The sweep waits for the rest.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dhctl.infra.head_ledger import adopt_ledger
 from dhctl.infra.ledger import Ledger, last
 from dhctl.infra.openstack.inventory import find
 from dhctl.infra.openstack.kinds import KINDS, Kind, Owned, Project
-from dhctl.infra.openstack.mark import ROLE_KEY, WORKER
 from dhctl.infra.openstack.sweep import Sweep
 from dhctl.infra.openstack.userdata import LOG_FOLDERS, STOP_AUTOSCALER
 from dhctl.infra.record import RunRecord
@@ -25,7 +24,7 @@ FETCH_S = 60.0
 
 def release_workers(record: RunRecord, project: Project, head: SshEndpoint | None, report: Report) -> None:
     """Stops the autoscaler on the head where it can be reached, takes its credential away in any case, asks for the
-    workers' deletion.
+    deletion of all servers.
 
     Raises CloudError when the project cannot be listed.
     """
@@ -33,7 +32,7 @@ def release_workers(record: RunRecord, project: Project, head: SshEndpoint | Non
         _stop_autoscaler(record.ledger, head)
     sweep = Sweep(project, record.run_id, record.ledger, report)
     sweep.end_kind(_kind("application credential"))
-    sweep.ask_kind(_workers_of(_kind("server")))
+    sweep.ask_kind(_kind("server"))
 
 
 def servers(record: RunRecord, project: Project) -> list[Owned]:
@@ -52,20 +51,6 @@ def _stop_autoscaler(ledger: Ledger, head: SshEndpoint) -> None:
 
 def _kind(name: str) -> Kind:
     return next(kind for kind in KINDS if kind.name == name)
-
-
-def _workers_of(servers: Kind) -> Kind:
-    """Servers less the head, which is Pulumi's to delete."""
-
-    def find(project: Project) -> list[Owned]:
-        workers = {s.id for s in project.connection.compute.servers(details=True) if _role(s.metadata) == WORKER}
-        return [owned for owned in servers.find(project) if owned.id in workers]
-
-    return Kind(servers.name, servers.proof, servers.service, servers.command, find, servers.delete)
-
-
-def _role(metadata: dict[str, str] | None) -> str:
-    return (metadata or {}).get(ROLE_KEY, "")
 
 
 def collect(record: RunRecord, head: SshEndpoint) -> None:

@@ -12,7 +12,7 @@ from dhctl.ray_jobs.environment import RefusedInputError
 from dhctl.ray_jobs.nodules.dicom_index import find_series
 from dhctl.ray_jobs.nodules.luna16 import find_luna16
 from dhctl.ray_jobs.nodules.nifti_folder import find_nifti
-from dhctl.ray_jobs.nodules.preparation import ScanTask, prepare_scan
+from dhctl.ray_jobs.nodules.preparation import ScanTask, fetched_ahead, prepare_scan
 from dhctl.ray_jobs.nodules.settings import Settings
 from dhctl.ray_jobs.nodules.shards import SCAN_SETTINGS, PreparedScan, ShardNote, shard_key
 from dhctl.ray_jobs.nodules.sources import Found, Skipped, Source
@@ -129,7 +129,7 @@ def _notes(
     unusable: list[Skipped] = []
     report.progress("prepare", len(notes), len(sources), unit="scan")
     shown_at = max(1, len(sources) // 10)
-    for done, (task, outcome) in enumerate(spread.each(prepare_scan, tasks), start=1):
+    for done, (task, outcome) in enumerate(spread.each(prepare_scan, tasks, fetched_ahead), start=1):
         match outcome:
             case ShardNote():
                 notes[outcome.scan] = outcome

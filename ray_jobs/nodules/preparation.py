@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dhctl.ray_jobs.data.staged import staged
+from dhctl.ray_jobs.data.staged import prefetched, staged
 from dhctl.ray_jobs.nodules.detection import nodules_of
 from dhctl.ray_jobs.nodules.lungs import AIR_BELOW_HU, lung_box, lung_mask
 from dhctl.ray_jobs.nodules.resampling import resampled, resampled_labels
@@ -99,6 +100,11 @@ def _told(volume: Volume, points_mm: Sequence[Vector]) -> NDArray[np.int64]:
     """The points of a table that are in the volume."""
     index = np.rint(volume.grid.to_index(points_mm)).astype(np.int64)
     return index[((index >= 0) & (index < volume.grid.shape)).all(axis=1)]
+
+
+def fetched_ahead(tasks: Sequence[ScanTask]) -> AbstractContextManager[None]:
+    """The next scans come into the cache while one is prepared."""
+    return prefetched(tasks[0].data, [key for task in tasks for key in task.source.keys]) if tasks else nullcontext()
 
 
 def _sha256(paths: Sequence[Path]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from kubernetes import client
 from pods.runs import PodRuns
 
+from dhctl.infra.node.autoscaler import PAUSE_S
 from testbeds.errors import TestbedError
 from testbeds.kubernetes.calls import counted_calls
 from testbeds.kubernetes.fixtures import KubernetesCluster
@@ -55,8 +56,6 @@ while (lasted := time.monotonic() - began) < float(sys.argv[3]):
 print("round ends:", *ends)
 """
 """At the end of each round Ray's autoscaler reports which state of the cluster it has seen: a new one each time."""
-PAUSE_S = 1.0
-"""The autoscaler's own, between rounds (AUTOSCALER_UPDATE_INTERVAL_S)."""
 
 
 @dataclass(frozen=True)

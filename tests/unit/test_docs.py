@@ -38,6 +38,7 @@ PAGES = (
     "docs/report.md",
     "docs/openstack.md",
     "docs/kubernetes.md",
+    "docs/jobs/nodules.md",
 )
 SESSION = "docs/guide.md"
 """Its cluster commands are run in their order; those of other pages must be among them."""

@@ -62,7 +62,7 @@ class OnStack(Engine):
         super().__init__(record, Path("pulumi"), told.append, sys.executable)
         self.stack = stack
 
-    def _stack(self, program: Any, *, new: bool, stoppable: bool = False) -> Any:
+    def _stack(self, program: Any, *, new: bool, stoppable: bool = False, trusted: bool = False) -> Any:
         return self.stack
 
 

@@ -82,7 +82,7 @@ def test_the_autoscaler_is_stopped_then_its_rights_and_workers_go(
     assert words[2].endswith("exec python -m dhctl.infra.kubernetes.node.head stop-autoscaler")
     assert there.deleted[0] == mark.name(HEAD)
     assert there.names("rolebindings") == [mark.name("lease")]
-    assert there.names("pods") == [head.name, "foreign"]
+    assert there.names("pods") == ["foreign"]
     assert there.names("configmaps") == [record.run_id]
     assert last(record.ledger.entries(), "autoscaler.stop", "done")
 
@@ -104,7 +104,7 @@ def test_what_was_stopped_is_not_stopped_again(
     release.release_workers(cluster, "lab", record, told.append)
     release.release_workers(cluster, "lab", record, told.append)
     assert there.executed == []
-    assert there.names("pods") == [head.name, "foreign"]
+    assert there.names("pods") == ["foreign"]
 
 
 @pytest.mark.parametrize("trouble", ["fails", "refused", "gone"])
@@ -134,7 +134,7 @@ def test_a_tenant_without_rights_to_bindings_still_ends_the_workers(
     there.commands = lambda words: (0, b"", b"")
     there.forbidden.add(("list", "rolebindings"))
     release.release_workers(cluster, "lab", record, told.append)
-    assert there.names("pods") == [head.name, "foreign"]
+    assert there.names("pods") == ["foreign"]
 
 
 def test_bindings_that_cannot_be_listed_are_an_error_after_the_workers_end(
@@ -144,7 +144,7 @@ def test_bindings_that_cannot_be_listed_are_an_error_after_the_workers_end(
     there.broken["GET /apis/rbac.authorization.k8s.io/v1/namespaces/lab/rolebindings"] = [500]
     with pytest.raises(ClusterApiError, match=r"cannot list rolebindings.*out of order"):
         release.release_workers(cluster, "lab", record, told.append)
-    assert there.names("pods") == [head.name, "foreign"]
+    assert there.names("pods") == ["foreign"]
 
 
 def head_folders(tmp_path: Path) -> list[str]:

@@ -106,7 +106,7 @@ def test_a_head_comes_up_with_its_autoscaler(folder: ServerFolder, ray: Ray, clo
     assert "--num-cpus 0 --num-gpus 0" in options
     assert "--node-manager-port 20002" in options
     assert "--min-worker-port 20100 --max-worker-port 20999" in options
-    assert "ray.autoscaler.v2.monitor" in monitor
+    assert "dhctl.infra.node.autoscaler" in monitor
     config = read_json(folder.autoscaling)
     assert config["provider"]["head_id"] == told["head_id"] == ray.environments[0]["RAY_CLOUD_INSTANCE_ID"]
     assert told["head_id"].startswith(f"{HEAD_NAME}-")

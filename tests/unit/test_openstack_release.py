@@ -66,15 +66,15 @@ def fill(there: HttpCloud, mark: Mark) -> None:
     there.add("networks", "net", tags=mark.tags)
 
 
-def test_credential_and_workers_go_and_the_rest_is_the_stacks(
+def test_credential_and_servers_go_and_the_rest_is_the_stacks(
     http_cloud: HttpCloud, project: Project, record: RunRecord, mark: Mark, told: list[Event]
 ) -> None:
     fill(http_cloud, mark)
     release.release_workers(record, project, None, told.append)
-    assert http_cloud.deleted == ["credential", "w1", "w2"]
-    assert http_cloud.ids("servers") == ["head", "foreign"]
+    assert http_cloud.deleted == ["credential", "head", "w1", "w2"]
+    assert http_cloud.ids("servers") == ["foreign"]
     release.release_workers(record, project, None, told.append)
-    assert len(http_cloud.deleted) == 3
+    assert len(http_cloud.deleted) == 4
 
 
 def test_the_autoscaler_is_stopped_before_anything_goes(
@@ -93,7 +93,7 @@ def test_a_head_that_cannot_be_reached_does_not_keep_workers_alive(
     fill(http_cloud, Mark(record.run_id, 5))
     ssh(body)
     release.release_workers(record, project, head, lambda event: None)
-    assert http_cloud.deleted == ["credential", "w1", "w2"]
+    assert http_cloud.deleted == ["credential", "head", "w1", "w2"]
     noted = last(record.ledger.entries(), "autoscaler.stop", "note")
     assert noted is not None
     assert noted.detail["unreachable"]
