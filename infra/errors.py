@@ -73,7 +73,7 @@ class TariffError(UsageError):
     """One or more keys or prices of a tariff are wrong; each problem is a sentence."""
 
     def __init__(self, source: str, problems: Sequence[str]) -> None:
-        super().__init__(_listed(f"{source}: ", problems), "docs/report.md, \"Cost\", shows a tariff")
+        super().__init__(_listed(f"{source}: ", problems), 'docs/report.md, "Cost", shows a tariff')
 
 
 class UnknownRunError(UsageError):

@@ -71,7 +71,7 @@ JOBS: Mapping[str, BuiltinJob] = MappingProxyType(
         ),
         "skin": BuiltinJob(
             name="skin",
-            summary="Class of skin lesions from pictures, in the layout of the ISIC challenges or with an ECVL dataset YAML",
+            summary="Class of skin lesions from dermoscopic pictures, in the layout of ISIC or with a dataset YAML of ECVL",
             module="dhctl.ray_jobs.skin",
             needs=("torch", "monai", "sklearn", "scipy", "PIL", "yaml", "pyarrow", "tenacity", "filelock"),
             extra="skin",

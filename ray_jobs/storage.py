@@ -148,8 +148,11 @@ class Store:
             target = Path(self.path(key))
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-            partial.write_bytes(content)
-            partial.replace(target)
+            try:
+                partial.write_bytes(content)
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)  # of a write that failed
             return
 
         def whole() -> None:  # an S3 object appears when its upload is complete

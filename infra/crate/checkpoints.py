@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from dhctl.infra.object_store import ObjectStoreError, Place
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
 """What counts as a model or a checkpoint: no table, no picture, no prediction."""
+
+CHECKPOINT_STATE, CHECKPOINT_NOTE = "state.pt", "checkpoint.json"
+"""Files of a checkpoint of dhctl.ray_jobs.training.checkpoint, which cannot be asked here: it imports torch."""
 
 MOST = 50
 """The newest ones of more than this."""
@@ -42,9 +47,12 @@ def stored_models(output: str, into: Path | None = None) -> list[StoredModel]:
 def _of_folder(folder: Path, into: Path | None) -> Iterator[StoredModel]:
     paths = [path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file()]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime)[-MOST:]:
-        with path.open("rb") as source:
-            sha256, size = _read(source, into)
-        yield StoredModel(path.relative_to(folder).as_posix(), sha256, size)
+        key, size = path.relative_to(folder).as_posix(), path.stat().st_size
+        sha256 = None if into else _noted(key, lambda note: (folder / note).read_bytes())
+        if sha256 is None:
+            with path.open("rb") as source:
+                sha256, size = _read(source, into)
+        yield StoredModel(key, sha256, size)
 
 
 def _of_bucket(output: str, into: Path | None) -> Iterator[StoredModel]:
@@ -55,11 +63,30 @@ def _of_bucket(output: str, into: Path | None) -> Iterator[StoredModel]:
         client = place.client()
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=f"{place.prefix}/")
         listed = [one for page in pages for one in page.get("Contents", []) if one["Key"].endswith(SUFFIXES)]
+
+        def body(key: str) -> Any:
+            return client.get_object(Bucket=place.bucket, Key=place.key(key))["Body"]
+
         for one in sorted(listed, key=lambda one: one["LastModified"])[-MOST:]:
-            sha256, size = _read(client.get_object(Bucket=place.bucket, Key=one["Key"])["Body"], into)
-            yield StoredModel(one["Key"].removeprefix(f"{place.prefix}/"), sha256, size)
+            key, size = one["Key"].removeprefix(f"{place.prefix}/"), int(one["Size"])
+            sha256 = None if into else _noted(key, lambda note: body(note).read())
+            if sha256 is None:
+                sha256, size = _read(body(key), into)
+            yield StoredModel(key, sha256, size)
     except (BotoCoreError, ClientError) as error:
         raise ObjectStoreError(f"{output.partition('?')[0]}: {error}") from error
+
+
+def _noted(key: str, read: Callable[[str], bytes]) -> str | None:
+    """The digest in the note that the training core writes beside a checkpoint: gigabytes are not read for it."""
+    folder, _, name = key.rpartition("/")
+    if name != CHECKPOINT_STATE:
+        return None
+    try:
+        found = json.loads(read(f"{folder}/{CHECKPOINT_NOTE}"))["sha256"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # a checkpoint that is half written, or another tool's
+    return str(found) if re.fullmatch("[0-9a-f]{64}", str(found)) else None
 
 
 def _read(source: Any, into: Path | None) -> tuple[str, int]:

@@ -52,7 +52,8 @@ def before(crate: Crate, rebuilt: Rebuilt) -> list[Row]:
         _data_row(run["data"], data.to_dict()),
     ]
     if run["residency"]:
-        rows.append(Row("residency of the data", ", ".join(run["residency"]), spec.site or "-", "not known"))
+        verdict: Verdict = "same" if [spec.site] == run["residency"] else "differs"
+        rows.append(Row("site of the data", ", ".join(run["residency"]), spec.site or "-", verdict))
     if run["resumed"]:
         rows.append(Row("begun", "from an earlier run's checkpoint", "from the start", "differs"))
     rows += packages(crate.environment, here_environment() if local else {})

@@ -6,9 +6,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from dhctl.infra.record import RunRecord
 from dhctl.infra.spec import PHANTOMS
 
 TABLE_LIMIT_BYTES = 64 * 2**20
-TABLES = 50
-"""Tables of one place that are read at most."""
+TABLES = 500
+"""Tables of one place that are read at most; a larger or further one is told as not read."""
 
 _PERSON = r"patient|subject|person|mrn"
 _COLUMN = re.compile(
@@ -28,7 +28,9 @@ _COLUMN = re.compile(
 )
 """Columns of a table, and keys of an index, whose values name somebody or something of somebody."""
 
-_TABLE_NAME = re.compile(r".*\.csv|(?:.*/)?index-[0-9a-f]+\.json", re.IGNORECASE)
+_TABLE_NAME = re.compile(r".*\.(?:csv|ya?ml)|(?:.*/)?index-[0-9a-f]+\.json", re.IGNORECASE)
+_LOCATION = re.compile(r"""location:\s*["']?([^"'\n]+)""")
+"""An image of a dataset in the YAML of ECVL and EDDL, known by its file's name."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Identifiers:
 
     known: Mapping[str, str]
     unsearchable: int
+    unread: int
+    """Tables that are too large, or too many."""
 
 
 def identifiers_of(record: RunRecord) -> Identifiers:
@@ -46,13 +50,14 @@ def identifiers_of(record: RunRecord) -> Identifiers:
     """
     known: dict[str, str] = {}
     unsearchable: set[str] = set()
-    for where, column, value in _values(record):
+    unread: list[str] = []
+    for where, column, value in _values(record, unread):
         text = value.strip()
         if _searchable(text, column):
             known.setdefault(text.casefold(), f"{where}, {column}")
         elif text:
             unsearchable.add(text)
-    return Identifiers(known, len(unsearchable))
+    return Identifiers(known, len(unsearchable), len(unread))
 
 
 def _searchable(value: str, column: str) -> bool:
@@ -65,38 +70,58 @@ def _searchable(value: str, column: str) -> bool:
     return letters and len(value) >= 5 and re.match(_PERSON, column, re.IGNORECASE) is not None
 
 
-def _values(record: RunRecord) -> Iterator[tuple[str, str, str]]:
-    """Table, column, value."""
+def _values(record: RunRecord, unread: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Table, column, value; tables that are not read are put into `unread`."""
     places = [record.output, *([record.spec.data] if record.spec.data not in (None, PHANTOMS) else [])]
     for place in places:
-        for name, content in _tables(str(place)):
-            text = content.decode("utf-8-sig", errors="replace")
-            yield from _of_csv(name, text) if name.lower().endswith(".csv") else _of_json(name, _parsed(text))
+        for count, (name, size, read) in enumerate(_tables(str(place))):
+            if size > TABLE_LIMIT_BYTES or count >= TABLES:
+                unread.append(name)
+                continue
+            yield from _of_table(name, read().decode("utf-8-sig", errors="replace"))
     for number in range(1, record.last_job() + 1):
         path = record.job_dir(number) / "result.json"
         if path.exists():
             yield from _of_json(f"the result of job {number}", _parsed(path.read_text(encoding="utf-8")))
 
 
-def _tables(place: str) -> Iterator[tuple[str, bytes]]:
+Table = tuple[str, int, Callable[[], bytes]]
+"""Name, size in bytes, and a way to its content."""
+
+
+def _tables(place: str) -> Iterator[Table]:
     if place.startswith("s3://"):
         yield from _tables_of_bucket(Place.of(place))
         return
     folder = Path(place)
-    if folder.is_dir():
-        found = (p for p in sorted(folder.rglob("*")) if _TABLE_NAME.fullmatch(p.as_posix()) and p.is_file())
-        for path in islice(found, TABLES):
-            yield path.relative_to(folder).as_posix(), path.read_bytes()[:TABLE_LIMIT_BYTES]
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if _TABLE_NAME.fullmatch(path.name) and path.is_file():
+            yield path.relative_to(folder).as_posix(), path.stat().st_size, path.read_bytes
 
 
-def _tables_of_bucket(place: Place) -> Iterator[tuple[str, bytes]]:
-    client, read = place.client(), 0
+def _tables_of_bucket(place: Place) -> Iterator[Table]:
+    client = place.client()
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=place.prefix):
         for entry in page.get("Contents", []):
-            if _TABLE_NAME.fullmatch(entry["Key"]) and entry["Size"] <= TABLE_LIMIT_BYTES and read < TABLES:
-                read += 1
-                body = client.get_object(Bucket=place.bucket, Key=entry["Key"])["Body"]
-                yield entry["Key"].removeprefix(place.prefix).lstrip("/"), body.read()
+            key = entry["Key"]
+            if _TABLE_NAME.fullmatch(key):
+                read = partial(_object, client, place.bucket, key)
+                yield key.removeprefix(place.prefix).lstrip("/"), int(entry["Size"]), read
+
+
+def _object(client: Any, bucket: str, key: str) -> bytes:
+    content: bytes = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return content
+
+
+def _of_table(name: str, text: str) -> Iterator[tuple[str, str, str]]:
+    match Path(name).suffix.lower():
+        case ".csv":
+            yield from _of_csv(name, text)
+        case ".json":
+            yield from _of_json(name, _parsed(text))
+        case _:
+            yield from ((name, "image", Path(found.strip()).stem) for found in _LOCATION.findall(text))
 
 
 def _parsed(text: str) -> Any:

@@ -14,7 +14,7 @@ CODE = "code"
 CHECKPOINTS = "checkpoints"
 
 PROCESS_PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
-"""Process Run Crate; docs/adr/0014 says why not Workflow Run Crate."""
+"""Process Run Crate; docs/adr/0015 says why not Workflow Run Crate."""
 
 RO_CRATE = "1.1"
 """The version of RO-Crate that the profile builds on."""

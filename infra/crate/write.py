@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from dhctl.infra.crate.checkpoints import StoredModel, stored_models
 from dhctl.infra.crate.describe import Description
 from dhctl.infra.crate.digests import file_sha256
 from dhctl.infra.crate.facts import JobFacts, RunFacts, facts_of
-from dhctl.infra.crate.identifiers import identifiers_of
+from dhctl.infra.crate.identifiers import Identifiers, identifiers_of
 from dhctl.infra.crate.layout import Agent
 from dhctl.infra.crate.search import Searcher, UnsafeCrateError
 from dhctl.infra.crate.secrets import secrets_of
@@ -68,10 +68,10 @@ def write_crate(record: RunRecord, path: Path, wanted: Wanted) -> Written:
             folder = Path(made) / "crate"
             models = _fill(folder, facts, record, wanted)
             Description(facts, folder, models, wanted.agent).write(wanted.license_url)
-            unsearchable = _require_safe(folder, record)
+            identifiers = _require_safe(folder, record)
             _place(folder, path)
     digest = file_sha256(path if path.is_file() else path / layout.METADATA)
-    return Written(path, digest, tuple(facts.withheld), tuple(_remarks(facts, unsearchable)))
+    return Written(path, digest, tuple(facts.withheld), (*_remarks(facts), *_unsearched(identifiers)))
 
 
 def _fill(folder: Path, facts: RunFacts, record: RunRecord, wanted: Wanted) -> list[StoredModel]:
@@ -132,13 +132,13 @@ def _lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _require_safe(folder: Path, record: RunRecord) -> int:
-    """How many identifiers are too short to be searched for. Raises UnsafeCrateError."""
+def _require_safe(folder: Path, record: RunRecord) -> Identifiers:
+    """The identifiers that were searched for. Raises UnsafeCrateError."""
     identifiers = identifiers_of(record)
     findings = Searcher(secrets_of(record), identifiers.known).search(folder)
     if findings:
         raise UnsafeCrateError(findings)
-    return identifiers.unsearchable
+    return identifiers
 
 
 def _place(folder: Path, path: Path) -> None:
@@ -153,7 +153,7 @@ def _place(folder: Path, path: Path) -> None:
     packed.rename(path)
 
 
-def _remarks(facts: RunFacts, unsearchable: int) -> list[str]:
+def _remarks(facts: RunFacts) -> list[str]:
     told = []
     if facts.withheld:
         told.append(f"withheld from the spec: {', '.join(facts.withheld)}")
@@ -166,8 +166,14 @@ def _remarks(facts: RunFacts, unsearchable: int) -> list[str]:
             )
         if job.code is None:
             told.append(f"the code of job {job.number} is not in the record any more, or not as it was sent")
-    if unsearchable:
-        told.append(f"{unsearchable} identifiers are too short to be told from other words and were not searched for")
     if not facts.receipt:
         told.append("the run has no receipt yet: take it down, and export it again")
     return told
+
+
+def _unsearched(identifiers: Identifiers) -> Iterator[str]:
+    if identifiers.unsearchable:
+        count = identifiers.unsearchable
+        yield f"{count} identifiers are too short to be told from other words and were not searched for"
+    if identifiers.unread:
+        yield f"{identifiers.unread} tables are too large or too many: their identifiers were not searched for"

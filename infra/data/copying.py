@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from dhctl.infra.data.destination import Destination
+from dhctl.infra.data.destination import Destination, Transfer
 from dhctl.infra.errors import RefusedError
 from dhctl.ray_jobs.data.manifest import MANIFEST, ManifestEntry, read_manifest, write_manifest
+from dhctl.ray_jobs.data.patience import Patience
+from dhctl.ray_jobs.environment import JobStoppedError
 from dhctl.ray_jobs.storage import Store, StoredFile
 
 UNFINISHED = "manifest.unfinished.json"
@@ -38,7 +40,7 @@ def files_of(source: Store) -> list[StoredFile]:
 def copy_dataset(
     source: Store, target: Destination, files: Sequence[StoredFile], progressed: Callable[[int], None]
 ) -> Copied:
-    """Copies what is not there yet, then writes the manifest. `progressed` is told bytes, of single files.
+    """Copies what is not there yet, then writes the manifest. `progressed` is told bytes.
 
     Raises RefusedError where a file of the source is not what the source's own manifest says, or where another
     program's manifest.json is in the way.
@@ -53,19 +55,24 @@ def copy_dataset(
     expected = read_manifest(source) or {}
     try:
         noted = time.monotonic()
-        for entry in _copied(source, target, missing):
+        for entry in _copied(source, target, missing, Transfer(progressed)):
             _require_expected(entry, expected, source)
             entries[entry.key] = entry
-            progressed(entry.size_bytes)
             if time.monotonic() - noted > NOTE_EVERY_S:
                 write_manifest(target.store, entries.values(), source.told, UNFINISHED)
                 noted = time.monotonic()
     except BaseException:
-        write_manifest(target.store, entries.values(), source.told, UNFINISHED)
+        _note_at_once(target.store, entries.values(), source.told)
         raise
     write_manifest(target.store, entries.values(), source.told)
     target.store.remove(UNFINISHED)
     return Copied(len(entries), sum(entry.size_bytes for entry in entries.values()), len(kept))
+
+
+def _note_at_once(store: Store, entries: Collection[ManifestEntry], source: str) -> None:
+    """What is copied so far, if the store takes it now: it may be the one that is away, and Ctrl-C waits for nobody."""
+    with suppress(OSError, JobStoppedError):
+        write_manifest(replace(store, patience=Patience(0.0, store.patience.tell)), entries, source, UNFINISHED)
 
 
 def _known(target: Store) -> Mapping[str, ManifestEntry]:
@@ -84,19 +91,20 @@ def _same(file: StoredFile, known: ManifestEntry | None, there: Mapping[str, int
     )
 
 
-def _copied(source: Store, target: Destination, files: Sequence[StoredFile]) -> Iterator[ManifestEntry]:
+def _copied(
+    source: Store, target: Destination, files: Sequence[StoredFile], transfer: Transfer
+) -> Iterator[ManifestEntry]:
     """Entries as files are done. When one fails, or the caller leaves, the others stop at their next piece."""
-    stop = threading.Event()
 
     def copy(file: StoredFile) -> ManifestEntry:
-        return ManifestEntry(file.key, file.size_bytes, target.put(file, source, stop), file.changed)
+        return ManifestEntry(file.key, file.size_bytes, target.put(file, source, transfer), file.changed)
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="dhctl-copy") as pool:
         try:
             for done in as_completed([pool.submit(copy, file) for file in files]):
                 yield done.result()
         finally:
-            stop.set()
+            transfer.stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -17,14 +18,24 @@ class StoppedError(Exception):
     """Another file failed, or the user asked to stop."""
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """What the copies of one call share."""
+
+    progressed: Callable[[int], None]
+    """Told bytes as they arrive; fewer than none where some must be sent again."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set when nothing more shall be copied."""
+
+
 class Destination(Protocol):
     """Where files go."""
 
     store: Store
     """The same place, for reading."""
 
-    def put(self, file: StoredFile, source: Store, stop: threading.Event) -> str:
-        """Copies a file; its SHA-256. Raises StoppedError once `stop` is set, and what the stores raise."""
+    def put(self, file: StoredFile, source: Store, transfer: Transfer) -> str:
+        """Copies a file; its SHA-256. Raises StoppedError once the transfer stops, and what the stores raise."""
 
 
 def destination(store: Store) -> Destination:
@@ -38,7 +49,7 @@ class FolderDestination:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def put(self, file: StoredFile, source: Store, stop: threading.Event) -> str:
+    def put(self, file: StoredFile, source: Store, transfer: Transfer) -> str:
         """See Destination."""
         target = Path(self.store.path(file.key))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +59,8 @@ class FolderDestination:
             sink.seek(0)
             digest = hashlib.file_digest(sink, "sha256")
             start = sink.tell()
-            for content in _chunks(source, file.key, start, stop):
+            transfer.progressed(start)
+            for content in _chunks(source, file.key, start, transfer):
                 digest.update(content)
                 sink.write(content)
         part.replace(target)
@@ -66,13 +78,21 @@ class BucketDestination:
         self._place = Place.of(store.url)
         self._client = self._place.client()
 
-    def put(self, file: StoredFile, source: Store, stop: threading.Event) -> str:
+    def put(self, file: StoredFile, source: Store, transfer: Transfer) -> str:
         """See Destination. Raises JobStoppedError when the bucket stays away, ObjectStoreError when it refuses."""
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
+        sent = 0
+
+        def counted(size: int) -> None:
+            nonlocal sent
+            sent += size
+            transfer.progressed(size)
+
         def upload() -> str:
-            reader = _Reader(_chunks(source, file.key, 0, stop))
+            counted(-sent)
+            reader = _Reader(_chunks(source, file.key, 0, Transfer(counted, transfer.stop)))
             self._client.upload_fileobj(reader, self._place.bucket, self._place.key(file.key))
             return reader.digest.hexdigest()
 
@@ -108,8 +128,9 @@ class _Reader(io.RawIOBase):
         return taken
 
 
-def _chunks(source: Store, key: str, start: int, stop: threading.Event) -> Iterator[bytes]:
+def _chunks(source: Store, key: str, start: int, transfer: Transfer) -> Iterator[bytes]:
     for content in source.chunks(key, start):
-        if stop.is_set():
+        if transfer.stop.is_set():
             raise StoppedError
         yield content
+        transfer.progressed(len(content))

@@ -20,7 +20,6 @@ from dhctl.infra.object_store import ObjectStoreError, Place
 
 LABEL_FILES = ("dataset.yaml", "dataset.json")
 LARGEST_BYTES = 16 * 2**20
-_GONE = {"NoSuchKey", "NoSuchBucket", "404"}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -79,19 +78,28 @@ def _on_s3(url: str) -> Iterator[tuple[str, bytes]]:
         return
     parts = place.prefix.split("/") if place.prefix else []
     for depth in range(len(parts), -1, -1):
-        for name in LABEL_FILES:
-            key = "/".join([*parts[:depth], name])
-            try:
-                body = client.get_object(Bucket=place.bucket, Key=key)["Body"].read(LARGEST_BYTES + 1)
-            except ClientError as error:
-                code = error.response.get("Error", {}).get("Code", "")
-                if code in _GONE or depth < len(parts):  # keys of a prefix seldom reach what is above it
-                    continue
-                told = f"the label s3://{place.bucket}/{key} cannot be read ({code})"
-                raise LabelError(told, "ask the store's owner for the right to read it") from error
-            except BotoCoreError:
-                return
-            yield f"s3://{place.bucket}/{key}", body
+        # Listed first: to ask for a key that is not there is "access denied" where keys are for one prefix only.
+        wanted = {"/".join([*parts[:depth], name]) for name in LABEL_FILES}
+        beginning = "/".join([*parts[:depth], "dataset."])
+        try:
+            listed = client.list_objects_v2(Bucket=place.bucket, Prefix=beginning).get("Contents", [])
+        except ClientError:  # what is above a prefix is often closed; the prefix itself is told by the place's check
+            continue
+        except BotoCoreError:
+            return
+        for key in sorted(wanted & {item["Key"] for item in listed}):
+            yield f"s3://{place.bucket}/{key}", _object(client, place.bucket, key)
+
+
+def _object(client: Any, bucket: str, key: str) -> bytes:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        body: bytes = client.get_object(Bucket=bucket, Key=key)["Body"].read(LARGEST_BYTES + 1)
+    except (ClientError, BotoCoreError) as error:
+        told = f"the label s3://{bucket}/{key} cannot be read ({' '.join(str(error).split())[:200]})"
+        raise LabelError(told, "ask the store's owner for the right to read it") from error
+    return body
 
 
 def _residency(where: str, content: bytes) -> str | None:

@@ -68,6 +68,8 @@ def stage(source: Dataset, target: Dataset, report: Report, *, allow_identifiers
     here, there = source.open(tell), target.open(tell, wants_files=False)
     with store_troubles():
         files = files_of(here)
+        if not files:
+            raise RefusedError(f"{source.told} holds no files", "check the folder, `dhctl data ls` shows what is there")
         dicom = [file for file in files if may_be_dicom(file.key)]
         findings = tuple(_findings(here, dicom, Progress(report, "check headers", len(dicom), "file").add))
     if findings and not allow_identifiers:

@@ -74,14 +74,11 @@ def verify(dataset: Dataset, report: Report) -> Verified:
 
 def _compared(store: Store, entry: ManifestEntry, size: int | None, add: Callable[[int], None]) -> str:
     """What differs, or ""."""
-    try:
-        if size is None:
-            return "missing"
-        if size != entry.size_bytes:
-            return "another size"
-        digest = hashlib.sha256()
-        for content in store.chunks(entry.key):
-            digest.update(content)
-        return "" if digest.hexdigest() == entry.sha256 else "another content"
-    finally:
+    if size != entry.size_bytes:
         add(entry.size_bytes)
+        return "missing" if size is None else "another size"
+    digest = hashlib.sha256()
+    for content in store.chunks(entry.key):
+        digest.update(content)
+        add(len(content))
+    return "" if digest.hexdigest() == entry.sha256 else "another content"

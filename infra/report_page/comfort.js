@@ -1,5 +1,5 @@
 "use strict";
-// Comfort only: the page can be read without it. Copies commands, and opens what is folded before printing.
+// Comfort only: the page can be read without it. Copies commands; opens what is folded before printing, but long lists.
 for (const button of document.querySelectorAll("button[data-copy]")) {
   const source = document.getElementById(button.dataset.copy);
   if (!source || !navigator.clipboard) continue;
@@ -13,7 +13,7 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
 }
 let opened = [];
 addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll("details:not([open])")];
+  opened = [...document.querySelectorAll("details:not([open]):not(.bulk)")];
   for (const one of opened) one.open = true;
 });
 addEventListener("afterprint", () => {

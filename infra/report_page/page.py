@@ -16,6 +16,7 @@ from dhctl.infra.crate.secrets import secrets_of
 from dhctl.infra.errors import StateFolderError
 from dhctl.infra.record import RunRecord
 from dhctl.infra.report_page import reproduce, words
+from dhctl.infra.report_page.acts import sentence
 from dhctl.infra.report_page.curves import curves_of
 from dhctl.infra.report_page.interval_chart import interval_chart
 from dhctl.infra.report_page.jobs import chain
@@ -56,7 +57,7 @@ def _templates() -> Environment:
     found = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    for word in (words.duration, words.moment, words.value, words.hours, words.money):
+    for word in (sentence, words.duration, words.moment, words.value, words.hours, words.money):
         found.filters[word.__name__] = word
     return found
 

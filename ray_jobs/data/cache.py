@@ -103,6 +103,8 @@ class Cache:
                 if wanted.sha256 in {None, sha256}:
                     held = self.objects.settle(part, sha256, wanted.reference)
                     _checked.add((self.objects.folder, sha256))
+                    if held.descriptor != part.descriptor:
+                        part.close()
                     return held
                 os.ftruncate(part.descriptor, 0)
             raise CorruptFileError(f"the content of {wanted.key} is not what manifest.json says; copy it there anew")

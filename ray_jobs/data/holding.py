@@ -71,12 +71,15 @@ def folder_troubles(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def file_lock(path: Path, wait_s: float) -> Iterator[None]:
-    """One at a time. Raises CacheRefusedError when another holds it for longer."""
+    """One at a time. Raises CacheRefusedError when another holds it for longer, and where files cannot be locked."""
     lock = filelock.FileLock(path)
     try:
-        lock.acquire(timeout=wait_s)
+        with folder_troubles(path.parent):
+            lock.acquire(timeout=wait_s)
     except filelock.Timeout as error:
         raise CacheRefusedError(f"{path} is held by another process for more than {wait_s:.0f} s") from error
+    except NotImplementedError as error:
+        raise CacheRefusedError(f"the file system of {path.parent} carries no locks (flock)") from error
     try:
         yield
     finally:

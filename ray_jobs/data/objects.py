@@ -80,21 +80,19 @@ class ObjectFolder:
         """The finished download as an object, under its name. Raises CacheRefusedError."""
         target = self._object(sha256)
         with self._tidying():
-            held = self._in_place(part, target, sha256)
             name = self._name(reference)
             name.parent.mkdir(exist_ok=True)
             fresh = name.with_name(f".{name.name}.{os.getpid()}")
             fresh.unlink(missing_ok=True)
-            fresh.symlink_to(target)
+            fresh.symlink_to(Path("../../objects") / sha256[:2] / sha256)  # nodes may mount the volume elsewhere
             fresh.replace(name)
-        return held
+            return self._in_place(part, target, sha256)
 
     def _in_place(self, part: Held, target: Path, sha256: str) -> Held:
         """The same content may be there under another name, and in use: then it stays."""
         there = self.hold(sha256)
         if there and there.sha256() == sha256:
             part.path.unlink()
-            part.close()
             return there
         if there:
             there.close()

@@ -16,7 +16,12 @@ PATIENCE_ENV = "DHCTL_STORE_PATIENCE_S"
 PATIENCE_S = 300.0
 LONGEST_PAUSE_S = 10.0
 
-_AWS_CODE = re.compile(r"AWS Error ([A-Z_]+)")
+_AWS_CODE = re.compile(r"AWS Error ([A-Z_]+)(?: \(HTTP status (\d{3})\))?")
+"""The status stands there for answers without a code that the client knows."""
+
+_LATER = {408, 429}
+"""Of the statuses below 500 those that ask to come again."""
+
 _FINAL_CODES = frozenset(
     {
         "ACCESS_DENIED",
@@ -95,7 +100,9 @@ def is_passing(error: BaseException) -> bool:
     if not isinstance(error, OSError) or error.errno is not None:  # with a number, it is this machine's own
         return False
     found = _AWS_CODE.search(str(error))
-    return found is not None and found[1] not in _FINAL_CODES
+    if found is None or found[1] in _FINAL_CODES:
+        return False
+    return found[2] is None or int(found[2]) >= 500 or int(found[2]) in _LATER
 
 
 def _short(error: BaseException | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 from dhctl.ray_jobs import report
 from dhctl.ray_jobs.environment import RefusedInputError
@@ -41,7 +41,8 @@ class Cohort:
     def digest(self) -> str:
         """SHA-256 over scans, contents, patients, nodules and parts, in hex."""
         rows = sorted(
-            (scan.shard.scan, scan.shard.content_sha256, scan.shard.key, scan.patient, scan.part) for scan in self.scans
+            (scan.shard.scan, scan.shard.content_sha256, scan.patient, scan.part, *map(astuple, scan.shard.nodules))
+            for scan in self.scans
         )
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 

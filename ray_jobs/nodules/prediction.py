@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from scipy import ndimage
 from torch import nn
 
 from dhctl.ray_jobs import report
-from dhctl.ray_jobs.data.staged import staged
+from dhctl.ray_jobs.data.staged import prefetched, staged
 from dhctl.ray_jobs.environment import RefusedInputError
 from dhctl.ray_jobs.nodules.cohort import SHOWN_WARNINGS, find_sources
 from dhctl.ray_jobs.nodules.detection import Blob, diameter_mm, nodules_of
@@ -34,7 +35,7 @@ from dhctl.ray_jobs.nodules.settings import Settings
 from dhctl.ray_jobs.nodules.sources import Skipped, Source, read_volume
 from dhctl.ray_jobs.nodules.volume import UnusableScanError, Volume
 from dhctl.ray_jobs.pipeline.job import Job
-from dhctl.ray_jobs.pipeline.spread import Lost
+from dhctl.ray_jobs.pipeline.spread import Lost, RayTasks, Spread
 from dhctl.ray_jobs.storage import Store, open_store
 from dhctl.ray_jobs.training.fit import read_model
 
@@ -66,8 +67,6 @@ class PredictTask:
     model: str
     """Folder or s3:// URL of the output that holds model.pt."""
     settings: Settings
-    cpus: int
-    gpu: bool
 
     @property
     def name(self) -> str:
@@ -91,14 +90,13 @@ def predict(job: Job[Settings], data: Store) -> dict[str, Any]:
     Gives a summary. Raises RefusedInputError where no scan could be looked at.
     """
     found = find_sources(data, job.spread, with_masks=False)
-    env, model = job.env, job.settings.model_from or job.env.output
-    tasks = [
-        PredictTask(source, data, job.output, model, job.settings, env.worker_cpus, env.worker_gpus > 0)
-        for source in found.sources
-    ]
+    model = job.settings.model_from or job.env.output
+    tasks = [PredictTask(source, data, job.output, model, job.settings) for source in found.sources]
     done: list[Predicted] = []
     failed = list(found.skipped)
-    for task, outcome in job.each("predict", "scan", predict_scan, tasks):
+    report.progress("predict", 0, len(tasks), unit="scan")
+    for count, (task, outcome) in enumerate(_spread(job).each(predict_scan, tasks, _fetched_ahead), start=1):
+        report.progress("predict", count, len(tasks), unit="scan")
         match outcome:
             case Predicted():
                 done.append(outcome)
@@ -129,8 +127,7 @@ def predict_scan(task: PredictTask) -> Predicted | Skipped:
         known = task.output.read_json(f"{task.name}.json")
         if known["made_from"] == mark:
             return Predicted(task.source.scan, len(known["nodules"]), earlier=True)
-    device = torch.device("cuda" if task.gpu and torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(task.cpus)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         with staged(task.data, task.source.keys) as paths:
             nodules = _written(task, model, settings, paths, device)
@@ -139,6 +136,20 @@ def predict_scan(task: PredictTask) -> Predicted | Skipped:
     rows = [asdict(nodule) for nodule in nodules]
     task.output.write_json(f"{task.name}.json", {"made_from": mark, "scan": task.source.scan, "nodules": rows})
     return Predicted(task.source.scan, len(nodules), earlier=False)
+
+
+def _spread(job: Job[Settings]) -> Spread:
+    """A task has a GPU and its share of the cores, where workers have GPUs; else one core."""
+    env = job.env
+    if not job.with_ray or not env.worker_gpus:
+        return job.spread
+    cpus = max(1, env.worker_cpus // env.worker_gpus)
+    return RayTasks(env.workers * env.worker_cpus, cpus_each=cpus, gpus_each=1)
+
+
+def _fetched_ahead(tasks: Sequence[PredictTask]) -> AbstractContextManager[None]:
+    """The next scans come into the cache while one is looked at."""
+    return prefetched(tasks[0].data, [key for task in tasks for key in task.source.keys]) if tasks else nullcontext()
 
 
 def outlined(

@@ -28,7 +28,7 @@ class NoduleTask:
     cohort: Cohort
     shards: Store
     settings: Settings
-    watched: Watched = field(default=Watched("validation_dice", "max"))
+    watched: Watched = field(default=Watched("validation_cpm", "max"))
 
     def build_model(self) -> nn.Module:
         """See Task."""

@@ -46,12 +46,16 @@ class InThisProcess:
 
 @dataclass(frozen=True)
 class RayTasks:
-    """Ray tasks of one CPU each; the demand makes the autoscaler start workers."""
+    """Ray tasks; the demand makes the autoscaler start workers."""
 
     cpus: int
     """CPU cores the cluster is expected to have: enough tasks are made to use them all."""
     largest_chunk: int = 8
     """Items in a task at most, so that progress is seen and a lost task costs little."""
+    cpus_each: int = 1
+    """CPU cores of a task."""
+    gpus_each: int = 0
+    """GPUs of a task."""
 
     def each(
         self, work: Callable[[Item], Outcome], items: Sequence[Item], ahead: Ahead[Item] | None = None
@@ -60,32 +64,31 @@ class RayTasks:
         size = min(self.largest_chunk, max(1, len(items) // (4 * self.cpus)))
         chunks = [items[start : start + size] for start in range(0, len(items), size)]
         suspects: list[Item] = []
-        for chunk, outcomes in _run(work, chunks, ahead):
+        for chunk, outcomes in self._run(work, chunks, ahead):
             if isinstance(outcomes, Lost):
                 suspects.extend(chunk)
             else:
                 yield from zip(chunk, outcomes, strict=True)
-        for chunk, outcomes in _run(work, [[item] for item in suspects], ahead):
+        for chunk, outcomes in self._run(work, [[item] for item in suspects], ahead):
             yield chunk[0], outcomes if isinstance(outcomes, Lost) else outcomes[0]
 
+    def _run(
+        self, work: Callable[[Item], Outcome], chunks: Sequence[Sequence[Item]], ahead: Ahead[Item] | None
+    ) -> Iterator[tuple[Sequence[Item], list[Outcome] | Lost]]:
+        import ray
+        from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
-def _run(
-    work: Callable[[Item], Outcome], chunks: Sequence[Sequence[Item]], ahead: Ahead[Item] | None
-) -> Iterator[tuple[Sequence[Item], list[Outcome] | Lost]]:
-    import ray
-    from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+        def whole_chunk(chunk: Sequence[Item]) -> list[Outcome]:
+            with ahead(chunk) if ahead else nullcontext():
+                return [work(item) for item in chunk]
 
-    def whole_chunk(chunk: Sequence[Item]) -> list[Outcome]:
-        with ahead(chunk) if ahead else nullcontext():
-            return [work(item) for item in chunk]
-
-    # One slide can kill a worker (a decoder's crash, memory): that must not end the job, so it is told from a bug.
-    remote: Any = ray.remote(num_cpus=1, max_retries=2)(whole_chunk)
-    running = {remote.remote(chunk): chunk for chunk in chunks}
-    while running:
-        done, _ = ray.wait(list(running), num_returns=1)
-        chunk = running.pop(done[0])
-        try:
-            yield chunk, ray.get(done[0])
-        except (WorkerCrashedError, NodeDiedError, OutOfMemoryError) as error:
-            yield chunk, Lost(f"the process that read it died ({type(error).__name__})")
+        # One slide can kill a worker (a decoder's crash, memory): that must not end the job, so it is told from a bug.
+        remote: Any = ray.remote(num_cpus=self.cpus_each, num_gpus=self.gpus_each, max_retries=2)(whole_chunk)
+        running = {remote.remote(chunk): chunk for chunk in chunks}
+        while running:
+            done, _ = ray.wait(list(running), num_returns=1)
+            chunk = running.pop(done[0])
+            try:
+                yield chunk, ray.get(done[0])
+            except (WorkerCrashedError, NodeDiedError, OutOfMemoryError) as error:
+                yield chunk, Lost(f"the process that read it died ({type(error).__name__})")

@@ -74,7 +74,7 @@ def look_at(slide: Slide, model: SlideGrader, settings: Settings, device: torch.
 
 
 def maps(sight: Sight, settings: Settings) -> dict[str, bytes]:
-    """The maps of a slide by name: pyramidal TIFFs of one channel at mask_um_per_px, with the slide's own upper left."""
+    """The maps of a slide by name: pyramidal TIFFs of one channel at mask_um_per_px, with the slide's upper left."""
     values = {"attention": sight.attention / sight.attention.max(), "tumour": sight.tumour}
     painted = {name: _painted(sight, value, settings) for name, value in values.items()}
     levels = {"tissue": sight.mask.astype(np.uint8) * 255, **painted}

@@ -101,7 +101,8 @@ def predict(job: Job[Settings], data: Store) -> dict[str, Any]:
     found = find_slides(data)
     if not found:
         raise RefusedInputError(f"{data.url} has no slide ({', '.join(SUFFIXES)}); check the folder")
-    model, gpu = job.settings.model_from or job.env.output, job.env.worker_gpus > 0
+    trained, gpu = open_store(job.settings.model_from or job.env.output), job.env.worker_gpus > 0
+    model = trained.root if trained.is_local else trained.url  # workers have another working directory
     tasks = [PredictTask(slide, data, job.output, model, job.settings, gpu) for slide in found]
     done: list[Predicted] = []
     failed: list[Skipped] = []

@@ -17,7 +17,8 @@ LARGEST_LAST_PX = 512
 def pyramid(level0: NDArray[np.uint8], um_per_px: float, description: str | None = None) -> bytes:
     """A TIFF of a picture, grey (h, w) or RGB (h, w, 3), with resolution tags.
 
-    `description` is ASCII text for its first level. Not compressed with JPEG: that would need imagecodecs, and change the values of maps. Deflate is in every reader.
+    `description` is ASCII text for its first level. It is not compressed with JPEG, which would need imagecodecs and
+    change the values of maps: deflate is in every reader.
     """
     target = io.BytesIO()
     with tifffile.TiffWriter(target) as tiff:

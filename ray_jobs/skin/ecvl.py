@@ -13,7 +13,9 @@ Read as ECVL's own parser reads it: modules/dataset/src/dataset_parser.cpp of gi
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -63,7 +65,16 @@ def read_dataset(data: Store, key: str, chosen: tuple[str, ...] | None) -> Descr
         report.warning(
             f"{source}: {len(tree['images']) - len(rows)} pictures are in no part of its split, and not used"
         )
-    return Description(source, chosen or classes, tuple(rows))
+    return Description(source, chosen or classes, tuple(_named_apart(rows, source)))
+
+
+def _named_apart(rows: Sequence[Row], source: str) -> Iterator[Row]:
+    """Pictures of one name in several folders get their paths as names. Refuses one listed twice."""
+    names, keys = Counter(row.name for row in rows), Counter(row.key for row in rows)
+    for row in rows:
+        if keys[row.key] > 1:
+            raise RefusedInputError(f"{source}: {row.key} is there {keys[row.key]} times; leave one of the entries")
+        yield row if names[row.name] == 1 or row.key is None else replace(row, name=row.key)
 
 
 def _parsed(content: bytes, source: str) -> dict[str, Any]:

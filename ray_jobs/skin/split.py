@@ -55,8 +55,9 @@ def refuse_unlearnable_classes(labels: Mapping[Part, Sequence[int]], classes: Se
     for label, name in enumerate(classes):
         if label not in held["train"]:
             others = " and ".join(part for part in held if label in held[part])
+            where = f"pictures in {others} only" if others else "no readable picture"
             raise RefusedInputError(
-                f"class {name} has pictures in {others or 'no part'} only, so it cannot be learned; add lesions of it, "
+                f"class {name} has {where}, so it cannot be learned; add lesions of it, "
                 "change the split (another job.params.seed), or leave its pictures out"
             )
     untested = [name for label, name in enumerate(classes) if label not in held["test"]]

@@ -27,9 +27,10 @@ def test_the_session_of_the_guide(dhctl: Dhctl) -> None:
 
     assert "clean: nothing is left" in shown["dhctl run examples/own-job.yaml"]
     assert "radius alone baseline 0.938" in shown["dhctl run examples/own-job.yaml"]
+    assert '"name": "validation_accuracy"' in shown["dhctl run examples/own-training.yaml"]
     assert json.loads(shown["tail -n 1 run.jsonl"])["result"]["metric"]["value"] > 0.95
     assert "5 of them done by an earlier job" in shown["dhctl logs -f own-job"], "the second `train` goes on"
     assert json.loads(shown["dhctl status own-job --json"])["state"] == "up"
     assert "clean: nothing is left" in shown["dhctl down own-job"]
     assert "5 of them done by an earlier job" in shown["dhctl run examples/own-job.yaml --resume own-job"]
-    assert [record.state() for record in dhctl.records()] == ["clean"] * 4
+    assert [record.state() for record in dhctl.records()] == ["clean"] * 5

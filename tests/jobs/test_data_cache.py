@@ -316,3 +316,25 @@ def test_small_files_come_without_looking_through_the_cache_each_time(
         node.hold(wanted(remote, f"{index}.txt")).close()
     assert sum(path.stat().st_size for path in node.objects.folder.glob("objects/*/*")) <= node.objects.size_bytes
     assert len(looked) < 50
+
+
+def test_a_volume_may_be_mounted_elsewhere_on_another_node(remote: CountingStore, node: Cache, tmp_path: Path) -> None:
+    for key in ("1.bin", "2.bin"):
+        node.hold(wanted(remote, key)).close()
+    node.objects.folder.rename(tmp_path / "moved")
+    elsewhere = Cache(ObjectFolder(tmp_path / "moved", 2 * MIB + MIB // 5))
+    elsewhere.hold(wanted(remote, "3.bin")).close()
+    assert names(elsewhere) == {"2.bin", "3.bin"}
+    elsewhere.hold(wanted(remote, "2.bin")).close()
+    assert [key for key, _ in remote.asked] == ["1.bin", "2.bin", "3.bin"], "the name of what stayed is known here too"
+
+
+def test_a_volume_without_locks_is_passed_by(
+    remote: CountingStore, node: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(self: object, **_: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
+    with pytest.raises(CacheRefusedError, match="carries no locks"):
+        node.hold(wanted(remote, "1.bin"))

@@ -139,6 +139,9 @@ def test_errors_of_this_machine_are_not_a_stores() -> None:
     assert not is_passing(ValueError("AWS Error NETWORK_CONNECTION"))
     assert is_passing(OSError("AWS Error SLOW_DOWN during GetObject operation"))
     assert not is_passing(OSError("AWS Error NO_SUCH_BUCKET during GetObject operation"))
+    assert is_passing(OSError("AWS Error UNKNOWN (HTTP status 503) during HeadObject operation"))
+    assert is_passing(OSError("AWS Error UNKNOWN (HTTP status 429) during HeadObject operation"))
+    assert not is_passing(OSError("AWS Error UNKNOWN (HTTP status 400) during HeadObject operation"))
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "inf"])

@@ -1,4 +1,4 @@
-"""Maps of a slide: TIFFs that OpenSlide opens, on the slide's own coordinates, with what the model says of each tile."""
+"""Maps of a slide: TIFFs that OpenSlide opens, on the slide's own coordinates, with the model's word on each tile."""
 
 from __future__ import annotations
 

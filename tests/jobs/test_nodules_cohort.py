@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from pyarrow import fs
 
 from dhctl.ray_jobs.environment import RefusedInputError
 from dhctl.ray_jobs.nodules import cohort as module
@@ -17,7 +19,7 @@ from dhctl.ray_jobs.nodules.preparation import ScanTask, prepare_scan
 from dhctl.ray_jobs.nodules.settings import settings_from
 from dhctl.ray_jobs.nodules.shards import LOOKALIKE, ShardReader
 from dhctl.ray_jobs.pipeline.spread import InThisProcess
-from dhctl.ray_jobs.storage import open_store
+from dhctl.ray_jobs.storage import Store, open_store
 from jobs.sample_scans import (
     GRID,
     NODULES,
@@ -81,6 +83,21 @@ def test_a_shard_holds_the_lungs_at_the_wanted_spacing(data: Path, tmp_path: Pat
     assert (arrays.labels[tuple(points[points[:, 0] != 0, 1:].T)] == 0).all()
 
 
+def test_stores_that_are_no_folder_give_the_same(data: Path, tmp_path: Path) -> None:
+    local = prepared(tmp_path)
+    (tmp_path / "remote").mkdir()
+    elsewhere = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    remote = Store(elsewhere, "remote", "s3://bucket/remote")
+    cohort = prepare(Store(elsewhere, "data", "s3://bucket/data"), remote, SETTINGS, InThisProcess())
+    assert cohort == local
+    note = cohort.scans[0].shard
+    near, far = ShardReader(open_store(str(tmp_path / "shards"))), ShardReader(remote)
+    box = (slice(5, 9), slice(2, 30), slice(4, 20))
+    assert np.array_equal(far.box(note, box).hu, near.box(note, box).hu)
+    assert np.array_equal(far.whole(note).labels, near.whole(note).labels)
+    assert np.array_equal(far.points(note), near.points(note))
+
+
 def test_what_is_prepared_is_not_prepared_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepared(tmp_path)
     asked: list[ScanTask] = []
@@ -95,6 +112,15 @@ def test_what_is_prepared_is_not_prepared_again(data: Path, tmp_path: Path, monk
     write_patient(data, 9)
     assert prepared(tmp_path).digest != first.digest
     assert [task.source.patient for task in asked] == ["phantom-009"]
+
+
+def test_a_copy_of_the_data_has_the_same_digest(data: Path, tmp_path: Path) -> None:
+    first = prepared(tmp_path)
+    (tmp_path / "copy").mkdir()
+    shutil.copytree(data, tmp_path / "copy/moved/data", copy_function=shutil.copy)
+    again = prepared(tmp_path / "copy/moved")
+    assert again.digest == first.digest
+    assert {scan.shard.key for scan in again.scans} != {scan.shard.key for scan in first.scans}, "times differ"
 
 
 def test_bad_series_are_named_and_the_rest_goes_on(data: Path, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_the_whole_job(trained: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert list(found["sensitivity_at_false_positives_per_scan"]) == ["0.125", "0.25", "0.5", "1", "2", "4", "8"]
     assert found["scans"] == {"train": 4, "validation": 1, "test": 1}
     assert found["skipped"][0]["scan"] == "broken.dcm"
-    assert len(found["validation_dice"]) == 2
+    assert len(found["validation_cpm"]) == 2
     assert found["versions"]["highdicom"] != "not installed"
     rows = list(csv.DictReader((trained / "out/findings.csv").read_text().splitlines()))
     assert {row["series"] for row in rows} <= {str(slices(index)[0].SeriesInstanceUID) for index in range(6)}

@@ -197,6 +197,20 @@ def test_images_of_a_dataset_that_cannot_be_used_are_refused(
     assert sentence in refusal(tmp_path)
 
 
+def test_pictures_of_one_name_are_kept_apart_and_one_listed_twice_is_refused(tmp_path: Path) -> None:
+    tree = dataset()
+    tree["images"][5]["location"] = "more/p00.jpg"
+    write_ecvl(tmp_path, tree)
+    write_picture(tmp_path / "set/more/p00.jpg")
+    names = {picture.file.key: picture.name for picture in listed(tmp_path).pictures}
+    assert names["set/more/p00.jpg"] == "set/more/p00.jpg"
+    assert names["set/pictures/p00.jpg"] == "set/pictures/p00.jpg"
+    assert names["set/pictures/p01.jpg"] == "p01"
+    tree["images"][5]["location"] = "pictures/../pictures/p00.jpg"
+    write_ecvl(tmp_path, tree)
+    assert "set/pictures/p00.jpg is there 2 times; leave one" in refusal(tmp_path)
+
+
 def test_a_missing_picture_of_a_dataset_is_named(tmp_path: Path) -> None:
     tree = dataset()
     tree["images"][4]["location"] = "pictures/gone.jpg"

@@ -12,7 +12,7 @@ import torch
 
 from dhctl.ray_jobs.environment import JobStoppedError, RefusedInputError
 from dhctl.ray_jobs.storage import Store, open_store
-from dhctl.ray_jobs.training import checkpoint
+from dhctl.ray_jobs.training import checkpoint, losses
 from dhctl.ray_jobs.training.loop import train
 from dhctl.ray_jobs.training.runner import PlainRunner
 from dhctl.ray_jobs.training.settings import TrainingSettings
@@ -133,7 +133,9 @@ def test_a_checkpoint_of_another_version_is_refused(store: Store) -> None:
         trained(store, settings())
 
 
-def test_a_loss_that_is_no_number_ends_training(store: Store) -> None:
+@pytest.mark.parametrize("every", [1, 3, 50])
+def test_a_loss_that_is_no_number_ends_training(store: Store, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "CHECKED_EVERY", every)
     with pytest.raises(JobStoppedError, match=r"not a finite number in epoch 1, step \d; lower learning_rate"):
         train(PlainRunner(store, torch.device("cpu"), 2, lambda _: None), Sides(poisoned=3), settings())
     assert checkpoint.names(store) == []

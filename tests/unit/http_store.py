@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 @dataclass
 class HttpStore:
-    """Objects by `bucket/key`. `refuses`: status and code by bucket, one a call; the last one stays."""
+    """Objects by `bucket/key`. `refuses`: status and code by bucket or object, one a call; the last one stays."""
 
     buckets: set[str] = field(default_factory=lambda: {"bucket"})
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -43,8 +43,9 @@ class HttpStore:
         parts = urlsplit(target)
         bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
         status, code = 200, ""
-        if self.refuses.get(bucket):
-            told = self.refuses[bucket]
+        whose = f"{bucket}/{key}" if f"{bucket}/{key}" in self.refuses else bucket
+        if self.refuses.get(whose):
+            told = self.refuses[whose]
             status, code = told.pop(0) if len(told) > 1 else told[0]
         elif bucket not in self.buckets:
             status, code = 404, "NoSuchBucket"
@@ -54,18 +55,20 @@ class HttpStore:
             self.objects[f"{bucket}/{key}"] = body
             return 200, ""
         if not key:
-            return 200, self._listing(bucket, parse_qs(parts.query).get("prefix", [""])[0])
+            return 200, self._listing(bucket, {name: told[0] for name, told in parse_qs(parts.query).items()})
         if f"{bucket}/{key}" in self.objects:
             return 200, self.objects[f"{bucket}/{key}"].decode()
         return 404, "<Error><Code>NoSuchKey</Code><Message>no</Message></Error>"
 
-    def _listing(self, bucket: str, prefix: str) -> str:
-        found = [name.partition("/")[2] for name in self.objects if name.startswith(f"{bucket}/{prefix}")]
+    def _listing(self, bucket: str, asked: dict[str, str]) -> str:
+        beginning = f"{bucket}/{asked.get('prefix', '')}"
+        found = [name.partition("/")[2] for name in self.objects if name.startswith(beginning)]
+        found = found[: int(asked.get("max-keys", "1000"))]
         rows = "".join(
             f"<Contents><Key>{escape(key)}</Key><Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
-            for key in found[:1]
+            for key in found
         )
-        return f"<ListBucketResult><KeyCount>{min(len(found), 1)}</KeyCount>{rows}</ListBucketResult>"
+        return f"<ListBucketResult><KeyCount>{len(found)}</KeyCount>{rows}</ListBucketResult>"
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -138,6 +138,25 @@ def test_train_on_a_run_that_is_not_up_is_refused(dhctl: Run, record: RunRecord)
     assert f"{record.run_id} is not up but starting; start a run with `dhctl up`" in err
 
 
+def test_a_job_that_never_was_cannot_be_taken_up(dhctl: Run, record: RunRecord) -> None:
+    code, _, err = dhctl("train", "--attach", record.run_id)
+    assert code == 1
+    assert f"{record.run_id} had no job yet; start it with `dhctl train {record.run_id}`" in err
+
+
+def test_how_a_job_ended_is_told_to_who_comes_late(dhctl: Run, record: RunRecord) -> None:
+    record.ledger.intent("job", number=1, submission="s-1")
+    record.ledger.done("job", number=1, status="FAILED", exit_code=7)
+    record.write_json(
+        record.job_dir(1) / "result.json",
+        {"status": "FAILED", "exit_code": 7, "seconds": 5.0, "time_to_model_s": 9.0, "result": None},
+    )
+    code, out, err = dhctl("train", "--attach", record.run_id)
+    assert code == 4
+    assert "job 1 has ended already" in out
+    assert "the job FAILED with exit code 7" in err
+
+
 def test_logs_of_a_run_without_a_job_are_refused(dhctl: Run, record: RunRecord) -> None:
     code, _, err = dhctl("logs", record.run_id)
     assert code == 1

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from subprocess import run
 from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
 
 from dhctl.infra.bundle import LAUNCHER, code_digest, stage
 from dhctl.infra.crate.digests import digest_data
@@ -15,6 +18,8 @@ from dhctl.infra.events import Event, JobLogged, NodeChanged, Noted
 from dhctl.infra.home import Home
 from dhctl.infra.job_journal import JobJournal
 from dhctl.infra.job_log import lines
+from dhctl.infra.kubernetes import bring_up
+from dhctl.infra.kubernetes.mark import HEAD, ROLE_LABEL, WORKER
 from dhctl.infra.node_watch import noting
 from dhctl.infra.openstack.choices import _digest_of
 from dhctl.infra.record import RunRecord, open_record
@@ -82,6 +87,22 @@ def test_an_images_digest_as_glance_has_it() -> None:
     assert _digest_of(SimpleNamespace(hash_algo="sha512", hash_value="ab12", checksum="cd")) == "sha512:ab12"
     assert _digest_of(SimpleNamespace(hash_value=None, checksum="cd34")) == "md5:cd34"
     assert _digest_of(SimpleNamespace()) == ""
+
+
+def test_an_images_digest_as_the_kubelet_has_it(record: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pod(role: str, image_id: str) -> dict[str, Any]:
+        statuses = [{"name": "ray", "imageID": image_id}]
+        return {"metadata": {"labels": {ROLE_LABEL: role}}, "status": {"containerStatuses": statuses}}
+
+    pods = [
+        pod(HEAD, f"docker-pullable://site/ray@sha256:{'ab' * 32}"),
+        pod(WORKER, "sha256:else"),
+        {**pod(HEAD, ""), "status": None},
+    ]
+    monkeypatch.setattr(bring_up, "pods_of", lambda *asked: pods)
+    bring_up._note_image(cast(Any, None), record)
+    noted = [e.detail for e in record.ledger.entries() if e.act == "image"]
+    assert noted == [{"name": "ray", "digest": f"sha256:{'ab' * 32}"}]
 
 
 def test_data_in_a_folder_are_known_by_their_content(tmp_path: Path) -> None:

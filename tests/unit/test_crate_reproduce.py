@@ -229,6 +229,18 @@ def test_what_is_known_before(crate: Crate, tmp_path: Path, work: Path) -> None:
     assert verdicts(before(crate, rebuild(crate, given(tmp_path), work)))["data"] == "differs"
 
 
+def test_data_of_another_site_are_told(home: Home, tmp_path: Path, work: Path) -> None:
+    stores = {"pathology": {"url": str(tmp_path / "data"), "residency": "site-a"}}
+    write_crate(finished_run(home, tmp_path, stores=stores), tmp_path / "crate", Wanted())
+    crate = open_crate(tmp_path / "crate", work)
+    place = tmp_path / "place.yaml"
+    for site, verdict in (("site-a", "same"), ("site-b", "differs")):
+        place.write_text(f"local: {{site: {site}}}\n")
+        (work / site).mkdir()
+        found = before(crate, rebuild(crate, given(tmp_path, spec_file=place), work / site))
+        assert verdicts(found)["site of the data"] == verdict
+
+
 def test_packages_that_differ_are_named() -> None:
     then = {"python": "3.11.7", "packages": {"torch": "2.13.0", "numpy": "2.2", "gone": "1"}}
     rows = list(packages(then, {"python": "3.12.0", "packages": {"torch": "2.14.0", "numpy": "2.2"}}))

@@ -10,6 +10,7 @@ import pytest
 from dhctl.infra.crate.identifiers import identifiers_of
 from dhctl.infra.crate.search import Searcher
 from dhctl.infra.crate.secrets import secrets_of
+from dhctl.infra.crate.write import Wanted, write_crate
 from dhctl.infra.home import Home
 from dhctl.infra.run_secrets import RunSecrets
 from unit.crate_runs import finished_run
@@ -54,6 +55,20 @@ def test_identifiers_of_a_bucket(home: Home, tmp_path: Path, http_store: HttpSto
     http_store.objects["bucket/in/train.csv"] = b"image_id,isup_grade\nSLIDE_99,1\n"
     record = finished_run(home, tmp_path, data="s3://bucket/in")
     assert identifiers_of(record).known["slide_99"] == "train.csv, image_id"
+
+
+def test_images_of_a_datasets_yaml(home: Home, tmp_path: Path) -> None:
+    record = finished_run(home, tmp_path)
+    (tmp_path / "data" / "isic.yml").write_text('images:\n  - location: "pictures/ISIC_0024306.jpg"\n    label: nv\n')
+    assert identifiers_of(record).known["isic_0024306"] == "isic.yml, image"
+
+
+def test_a_table_that_is_too_large_is_told(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = finished_run(home, tmp_path)
+    monkeypatch.setattr("dhctl.infra.crate.identifiers.TABLE_LIMIT_BYTES", 10)
+    assert identifiers_of(record).unread == 2
+    remarks = write_crate(record, tmp_path / "crate", Wanted()).remarks
+    assert "2 tables are too large or too many: their identifiers were not searched for" in remarks
 
 
 def test_a_secret_is_found_in_any_file_and_told_without_itself(tmp_path: Path) -> None:

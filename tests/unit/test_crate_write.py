@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Callable
@@ -12,14 +13,19 @@ from typing import Any
 import pytest
 
 from dhctl.cli.main import run_group
+from dhctl.infra.crate.checkpoints import stored_models
 from dhctl.infra.crate.facts import facts_of
+from dhctl.infra.crate.read import CrateError, open_crate
 from dhctl.infra.crate.resources import node_uses
 from dhctl.infra.crate.write import Wanted, write_crate
+from dhctl.infra.errors import RefusedError
 from dhctl.infra.home import Home
 from dhctl.infra.ledger import Entry
 from dhctl.infra.record import RunRecord
 from testbeds.validator import validate
 from unit.crate_runs import MAIN, finished_run
+from unit.fakes import make_record
+from unit.http_store import HttpStore
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +140,27 @@ def test_checkpoints_are_copied_when_asked_for(home: Home, tmp_path: Path) -> No
     assert validate(tmp_path / "crate", tmp_path / "work").issues == []
 
 
+def test_a_checkpoints_own_note_tells_its_digest(tmp_path: Path) -> None:
+    folder = tmp_path / "train-1" / "epoch-00001-0a1b2c3d"
+    folder.mkdir(parents=True)
+    (folder / "state.pt").write_bytes(b"state")
+    (folder / "checkpoint.json").write_text(json.dumps({"sha256": "ab" * 32}))
+    assert [(m.sha256, m.size_bytes) for m in stored_models(str(tmp_path))] == [("ab" * 32, 5)]
+    (folder / "checkpoint.json").write_text("{")
+    assert stored_models(str(tmp_path))[0].sha256 == hashlib.sha256(b"state").hexdigest()
+    (tmp_path / "into").mkdir()
+    assert stored_models(str(tmp_path / "train-1"), tmp_path / "into")[0].sha256 == hashlib.sha256(b"state").hexdigest()
+
+
+def test_models_in_a_bucket(http_store: HttpStore) -> None:
+    http_store.objects["bucket/out/dh-1/model.pt"] = b"weights"
+    (model,) = stored_models("s3://bucket/out/dh-1")
+    assert (model.key, model.sha256) == ("model.pt", hashlib.sha256(b"weights").hexdigest())
+    with pytest.raises(RefusedError, match="the run's output cannot be read .*NoSuchBucket"):
+        stored_models("s3://gone/out")
+    assert stored_models("/nowhere") == []
+
+
 def test_a_zip_with_the_person_who_says_so(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = finished_run(home, tmp_path)
     words = ["--agent", "Ada Rossi 0000-0002-1825-0097", "--license", "https://spdx.org/licenses/CC-BY-4.0"]
@@ -209,6 +236,18 @@ def test_a_run_that_is_up_is_exported_without_a_receipt(home: Home, tmp_path: Pa
     written = write_crate(record, tmp_path / "crate", Wanted())
     assert "the run has no receipt yet: take it down, and export it again" in written.remarks
     assert "endTime" not in graph_of(tmp_path / "crate")["#run"]
+
+
+def test_a_run_that_did_not_come_up_has_a_record_too(home: Home, tmp_path: Path) -> None:
+    record = make_record(home, local={"scratch": str(tmp_path / "scratch")})
+    with pytest.raises(ValueError, match="no head"), record.ledger.act("up"):
+        raise ValueError("no head")
+    written = write_crate(record, tmp_path / "crate", Wanted())
+    assert "the run has no receipt yet: take it down, and export it again" in written.remarks
+    (tmp_path / "work").mkdir()
+    assert validate(tmp_path / "crate", tmp_path / "work").issues == []
+    with pytest.raises(CrateError, match="is of a run without a job"):
+        assert open_crate(tmp_path / "crate", tmp_path / "work").job
 
 
 def entry(second: int, act: str, phase: Any, **detail: Any) -> Entry:

@@ -127,14 +127,18 @@ def test_labels_on_s3_are_read_beside_the_data_and_above(http_store: HttpStore) 
     http_store.objects["bucket/ct/dataset.json"] = b'{"residency": "site-a"}'
     assert file_labels("s3://bucket/ct/2025?region=lab") == [Label("site-a", "s3://bucket/ct/dataset.json")]
     http_store.objects["bucket/dataset.yaml"] = b"residency: site-b"
+    http_store.objects["bucket/dataset.v2/dataset.yaml"] = b"residency: site-c"
     assert {label.residency for label in file_labels("s3://bucket/ct/2025")} == {"site-a", "site-b"}
     assert {call.split()[0] for call in http_store.asked} == {"GET"}
 
 
 def test_a_label_on_s3_that_is_closed_refuses(http_store: HttpStore) -> None:
-    http_store.refuses["bucket"] = [(403, "AccessDenied")]
-    with pytest.raises(LabelError, match=r"dataset\.yaml cannot be read \(AccessDenied\); ask the store's owner"):
+    http_store.objects["bucket/ct/dataset.yaml"] = b"residency: site-a"
+    http_store.refuses["bucket/ct/dataset.yaml"] = [(403, "AccessDenied")]
+    with pytest.raises(LabelError, match=r"ct/dataset\.yaml cannot be read \(.*AccessDenied.*; ask the store's owner"):
         file_labels("s3://bucket/ct")
+    http_store.refuses["bucket"] = [(403, "AccessDenied")]
+    assert file_labels("s3://bucket/other") == [], "told by the check of the data itself"
 
 
 def test_a_store_that_is_away_is_told_by_its_own_check(http_store: HttpStore, monkeypatch: pytest.MonkeyPatch) -> None:

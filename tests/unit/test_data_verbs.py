@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pydicom.data import get_testdata_file
 
 from dhctl.cli.main import run_group
 from dhctl.infra.data import destination as destination_module
-from dhctl.infra.data.destination import FolderDestination
+from dhctl.infra.data.destination import FolderDestination, Transfer
 from dhctl.infra.home import Home
 from dhctl.ray_jobs import storage
 from dhctl.ray_jobs.storage import Store, StoredFile, open_store
@@ -103,10 +104,12 @@ def test_a_store_by_its_name_alone_and_a_plain_folder(data: Run, place: Path) ->
         (("ls", "ftp://x/y"), 1, "of an unknown kind"),
         (("stage", "open:slides", "--to", "open:slides/copy"), 2, "lie in one another"),
         (("stage", "open:none", "--to", "cloud:x"), 1, "there is no folder"),
+        (("stage", "open:empty", "--to", "cloud:x"), 1, "open:empty holds no files; check the folder"),
         (("verify", "open:slides"), 1, "open:slides has no manifest.json; `dhctl data stage` writes one"),
     ],
 )
-def test_a_mistake_is_a_sentence(data: Run, words: tuple[str, ...], code: int, sentence: str) -> None:
+def test_a_mistake_is_a_sentence(data: Run, place: Path, words: tuple[str, ...], code: int, sentence: str) -> None:
+    (place / "open" / "empty").mkdir()
     told = data(*words)
     assert told[0] == code, told
     assert sentence in told[2]
@@ -162,11 +165,11 @@ def test_what_differs_is_named(data: Run, place: Path) -> None:
 def test_an_interrupted_copy_goes_on(data: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put = FolderDestination.put
 
-    def stumbling(self: FolderDestination, file: StoredFile, source: Store, stop: threading.Event) -> str:
+    def stumbling(self: FolderDestination, file: StoredFile, source: Store, transfer: Transfer) -> str:
         if file.key == "train.csv":
-            stop.wait(0.2)
+            transfer.stop.wait(0.2)
             raise KeyboardInterrupt
-        return put(self, file, source, stop)
+        return put(self, file, source, transfer)
 
     monkeypatch.setattr(FolderDestination, "put", stumbling)
     assert data("stage", "open:slides", "--to", "cloud:s")[0] == 130
@@ -193,11 +196,13 @@ def test_a_file_that_was_broken_off_goes_on_where_it_stopped(place: Path, monkey
 
     monkeypatch.setattr(Store, "chunks", breaking)
     where = destination_module.destination(target)
+    moved: list[int] = []
     with pytest.raises(ConnectionResetError):
-        where.put(file, source, threading.Event())
+        where.put(file, source, Transfer(moved.append))
     assert not (place / "cloud" / "case" / "Data0000.dat").exists()
-    assert where.put(file, source, threading.Event()) == hashlib.sha256(b"d" * 1000).hexdigest()
+    assert where.put(file, source, Transfer(moved.append)) == hashlib.sha256(b"d" * 1000).hexdigest()
     assert asked == [0, 600]
+    assert moved == [0, 300, 300, 600, 300, 100]
     assert [path.name for path in (place / "cloud" / "case").iterdir()] == ["Data0000.dat"]
 
 
@@ -271,3 +276,26 @@ def test_the_data_of_a_spec_is_staged_with_the_specs_stores(data: Run, place: Pa
     code, _, err = data("stage", str(spec), "--to", "there:s")
     assert code == 2
     assert "names no data to move" in err
+
+
+def test_a_full_disk_is_told_and_what_is_there_is_kept(data: Run, place: Path, small_disk: Path) -> None:
+    (place / "open" / "slides" / "large.bin").write_bytes(b"l" * 3 * 2**20)
+    code, _, err = data("stage", "open:slides", "--to", f"{small_disk}/copy")
+    assert code == 1
+    assert "cannot go on: [Errno 28] No space left on device" in err
+    (place / "open" / "slides" / "large.bin").unlink()
+    next((small_disk / "copy").glob(".large.bin.*.part")).unlink()
+    assert summary(data("stage", "open:slides", "--to", f"{small_disk}/copy", "--json")[1])["there_already"] < 3
+    assert data("verify", f"{small_disk}/copy")[0] == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system to fill")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

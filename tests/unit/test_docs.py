@@ -36,9 +36,12 @@ PAGES = (
     "docs/reference.md",
     "docs/data.md",
     "docs/report.md",
+    "docs/record.md",
     "docs/openstack.md",
     "docs/kubernetes.md",
     "docs/jobs/nodules.md",
+    "docs/jobs/prostate.md",
+    "docs/jobs/skin.md",
 )
 SESSION = "docs/guide.md"
 """Its cluster commands are run in their order; those of other pages must be among them."""
@@ -63,7 +66,7 @@ NOT_RUN = {
 }
 """Commands of the docs that no test runs, and why."""
 
-CLUSTER_VERBS = ("run", "up", "train", "down", "status", "logs", "report", "doctor")
+CLUSTER_VERBS = ("run", "up", "train", "down", "status", "logs", "report", "export", "reproduce", "doctor")
 """Run by tests/e2e/test_docs.py. doctor is among them because its exit code says whether the engine is there."""
 
 

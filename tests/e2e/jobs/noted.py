@@ -6,7 +6,7 @@ import os
 import ray
 from noted_task import Noted
 
-from dhctl.ray_jobs.environment import PHANTOMS, JobEnvironment
+from dhctl.ray_jobs.environment import JobEnvironment
 from dhctl.ray_jobs.report import result
 from dhctl.ray_jobs.storage import open_store
 from dhctl.ray_jobs.training.fit import fit, read_model
@@ -14,7 +14,7 @@ from dhctl.ray_jobs.training.runner import TrainingOrder
 from dhctl.ray_jobs.training.settings import TrainingSettings
 
 output = open_store(os.environ["DHCTL_OUTPUT"])
-env = JobEnvironment(PHANTOMS, os.environ["DHCTL_OUTPUT"], workers=int(os.environ["DHCTL_WORKERS"]))
+env = JobEnvironment.from_env(os.environ, needs_data=False)
 settings = TrainingSettings(epochs=8, batch=8, learning_rate=0.05)
 order = TrainingOrder("noted", Noted(output, step_s=0.25), settings, env, output)
 ray.init()
