@@ -40,7 +40,8 @@ def command(  # noqa: PLR0913, PLR0917 - click passes them by name
 ) -> None:
     """Run what a crate of `dhctl export` tells once more, take it down, and show what differs.
 
-    Exit code 0 when the metric lies within the crate's 95 % interval, 1 when it does not or there is none.
+    The crate's code runs with your rights. Exit code 0 when the metric lies within the crate's 95 % interval, 1 when it
+    does not or there is none.
     """
     from dhctl.cli.console import Console
     from dhctl.infra.crate.differences import before

@@ -71,7 +71,7 @@ JOBS: Mapping[str, BuiltinJob] = MappingProxyType(
         ),
         "skin": BuiltinJob(
             name="skin",
-            summary="Class of skin lesions from dermoscopic pictures, in the layout of ISIC or with a dataset YAML of ECVL",
+            summary="Class of skin lesions from dermoscopic pictures, in ISIC's layout or with an ECVL dataset YAML",
             module="dhctl.ray_jobs.skin",
             needs=("torch", "monai", "sklearn", "scipy", "PIL", "yaml", "pyarrow", "tenacity", "filelock"),
             extra="skin",

@@ -14,7 +14,6 @@ from torch import nn
 
 from dhctl.ray_jobs import training
 
-
 ACCURACY = training.Watched("validation_accuracy", best="max")
 
 

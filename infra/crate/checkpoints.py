@@ -62,14 +62,21 @@ def _of_bucket(output: str, into: Path | None) -> Iterator[StoredModel]:
     try:
         client = place.client()
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=f"{place.prefix}/")
-        listed = [one for page in pages for one in page.get("Contents", []) if one["Key"].endswith(SUFFIXES)]
+        there = {one["Key"]: one for page in pages for one in page.get("Contents", [])}
+        listed = [one for key, one in there.items() if key.endswith(SUFFIXES)]
 
         def body(key: str) -> Any:
             return client.get_object(Bucket=place.bucket, Key=place.key(key))["Body"]
 
+        def note(key: str) -> bytes:
+            if place.key(key) not in there:
+                raise FileNotFoundError(key)
+            content: bytes = body(key).read()
+            return content
+
         for one in sorted(listed, key=lambda one: one["LastModified"])[-MOST:]:
             key, size = one["Key"].removeprefix(f"{place.prefix}/"), int(one["Size"])
-            sha256 = None if into else _noted(key, lambda note: body(note).read())
+            sha256 = None if into else _noted(key, note)
             if sha256 is None:
                 sha256, size = _read(body(key), into)
             yield StoredModel(key, sha256, size)

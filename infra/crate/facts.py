@@ -122,7 +122,7 @@ def facts_of(record: RunRecord, with_params: Set[str] = frozenset(), with_code: 
         "ended": _ended(entries),
         "lease": {"expires_at": record.expires_at.isoformat(), "seconds": record.spec.lease.total_seconds()},
         "engine": _engine(entries),
-        "images": [_image(entry) for entry in entries if entry.act == "image"],
+        "images": _images(entries),
         "resources": [use.to_dict(size) for use in uses],
         "worker_seconds": worker_seconds(uses),
         "created": receipt.get("created", {}),
@@ -199,9 +199,14 @@ def _engine(entries: Sequence[Entry]) -> Mapping[str, str]:
     return found
 
 
-def _image(entry: Entry) -> dict[str, Any]:
-    kept = allowed.pick(entry.detail, {"digest": allowed.digest})
-    return {**kept, **{key: entry.detail[key] for key in ("id", "name") if key in entry.detail}}
+def _images(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Each one once: it is noted again when a head is made again."""
+    found: list[dict[str, Any]] = []
+    for entry in entries:
+        if entry.act == "image":
+            image = allowed.pick(entry.detail, {"digest": allowed.digest, "id": allowed.word, "name": allowed.word})
+            found += [] if image in found else [image]
+    return found
 
 
 def _ended(entries: Sequence[Entry]) -> str | None:

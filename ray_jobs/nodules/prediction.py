@@ -35,7 +35,7 @@ from dhctl.ray_jobs.nodules.settings import Settings
 from dhctl.ray_jobs.nodules.sources import Skipped, Source, read_volume
 from dhctl.ray_jobs.nodules.volume import UnusableScanError, Volume
 from dhctl.ray_jobs.pipeline.job import Job
-from dhctl.ray_jobs.pipeline.spread import Lost, RayTasks, Spread
+from dhctl.ray_jobs.pipeline.spread import Lost
 from dhctl.ray_jobs.storage import Store, open_store
 from dhctl.ray_jobs.training.fit import read_model
 
@@ -95,7 +95,7 @@ def predict(job: Job[Settings], data: Store) -> dict[str, Any]:
     done: list[Predicted] = []
     failed = list(found.skipped)
     report.progress("predict", 0, len(tasks), unit="scan")
-    for count, (task, outcome) in enumerate(_spread(job).each(predict_scan, tasks, _fetched_ahead), start=1):
+    for count, (task, outcome) in enumerate(job.model_spread.each(predict_scan, tasks, _fetched_ahead), start=1):
         report.progress("predict", count, len(tasks), unit="scan")
         match outcome:
             case Predicted():
@@ -136,15 +136,6 @@ def predict_scan(task: PredictTask) -> Predicted | Skipped:
     rows = [asdict(nodule) for nodule in nodules]
     task.output.write_json(f"{task.name}.json", {"made_from": mark, "scan": task.source.scan, "nodules": rows})
     return Predicted(task.source.scan, len(nodules), earlier=False)
-
-
-def _spread(job: Job[Settings]) -> Spread:
-    """A task has a GPU and its share of the cores, where workers have GPUs; else one core."""
-    env = job.env
-    if not job.with_ray or not env.worker_gpus:
-        return job.spread
-    cpus = max(1, env.worker_cpus // env.worker_gpus)
-    return RayTasks(env.workers * env.worker_cpus, cpus_each=cpus, gpus_each=1)
 
 
 def _fetched_ahead(tasks: Sequence[PredictTask]) -> AbstractContextManager[None]:

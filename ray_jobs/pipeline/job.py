@@ -15,7 +15,7 @@ from dhctl.ray_jobs import report
 from dhctl.ray_jobs.environment import PHANTOMS, JobEnvironment, RefusedInputError
 from dhctl.ray_jobs.pipeline.recipe import CohortT, Recipe, SettingsT
 from dhctl.ray_jobs.pipeline.results import RESULT_FILE, circumstances
-from dhctl.ray_jobs.pipeline.spread import Ahead, InThisProcess, Lost, RayTasks, Spread
+from dhctl.ray_jobs.pipeline.spread import InThisProcess, Lost, RayTasks, Spread
 from dhctl.ray_jobs.storage import Store, open_store
 from dhctl.ray_jobs.training.fit import MODEL_FILE, fit, is_trained, read_model
 
@@ -56,21 +56,20 @@ class Job(Generic[SettingsT]):
 
         return torch.device("cuda" if self.env.worker_gpus and torch.cuda.is_available() else "cpu")
 
+    @property
+    def model_spread(self) -> Spread:
+        """The same for work with a model: a task has a GPU and its share of the cores, where workers have GPUs."""
+        env = self.env
+        if not self.with_ray or not env.worker_gpus:
+            return self.spread
+        cpus = max(1, env.worker_cpus // env.worker_gpus)
+        return RayTasks(env.workers * env.worker_cpus, cpus_each=cpus, gpus_each=1)
+
     def each(
-        self,
-        stage: str,
-        unit: str,
-        work: Callable[[Item], Outcome],
-        items: Sequence[Item],
-        ahead: Ahead[Item] | None = None,
+        self, stage: str, unit: str, work: Callable[[Item], Outcome], items: Sequence[Item]
     ) -> Iterator[tuple[Item, Outcome | Lost]]:
         """`spread.each`, with about ten progress lines."""
-        shown_at = max(1, len(items) // 10)
-        report.progress(stage, 0, len(items), unit=unit)
-        for done, pair in enumerate(self.spread.each(work, items, ahead), start=1):
-            yield pair
-            if done % shown_at == 0 or done == len(items):
-                report.progress(stage, done, len(items), unit=unit)
+        return told(stage, unit, self.spread.each(work, items), len(items))
 
     def generate(self, named_by: Sequence[str], marker: str, fill: Callable[[Store], None]) -> Store:
         """A store of generated data in the output, named by these settings; `fill` writes the file `marker` last."""
@@ -79,6 +78,16 @@ class Job(Generic[SettingsT]):
             with timed(self, "phantoms"):
                 fill(store)
         return store
+
+
+def told(stage: str, unit: str, outcomes: Iterator[Outcome], count: int) -> Iterator[Outcome]:
+    """These `count` outcomes as they come, with about ten progress lines."""
+    shown_at = max(1, count // 10)
+    report.progress(stage, 0, count, unit=unit)
+    for done, outcome in enumerate(outcomes, start=1):
+        yield outcome
+        if done % shown_at == 0 or done == count:
+            report.progress(stage, done, count, unit=unit)
 
 
 def open_job(recipe: Recipe[SettingsT, CohortT], env: JobEnvironment, with_ray: bool) -> Job[SettingsT]:

@@ -19,7 +19,7 @@ import torch
 from dhctl.ray_jobs import report
 from dhctl.ray_jobs.data.staged import prefetched, staged
 from dhctl.ray_jobs.environment import RefusedInputError
-from dhctl.ray_jobs.pipeline.job import Job
+from dhctl.ray_jobs.pipeline.job import Job, told
 from dhctl.ray_jobs.pipeline.spread import Lost
 from dhctl.ray_jobs.prostate.heat_maps import TOLD, look_at, maps
 from dhctl.ray_jobs.prostate.labels import without_suffix
@@ -65,7 +65,6 @@ class PredictTask:
     """Folder or s3:// URL of the output that holds model.pt."""
     settings: Settings
     """Of this job; what shapes tiles comes from the model's training."""
-    gpu: bool
 
 
 @dataclass(frozen=True)
@@ -101,12 +100,13 @@ def predict(job: Job[Settings], data: Store) -> dict[str, Any]:
     found = find_slides(data)
     if not found:
         raise RefusedInputError(f"{data.url} has no slide ({', '.join(SUFFIXES)}); check the folder")
-    trained, gpu = open_store(job.settings.model_from or job.env.output), job.env.worker_gpus > 0
+    trained = open_store(job.settings.model_from or job.env.output)
     model = trained.root if trained.is_local else trained.url  # workers have another working directory
-    tasks = [PredictTask(slide, data, job.output, model, job.settings, gpu) for slide in found]
+    tasks = [PredictTask(slide, data, job.output, model, job.settings) for slide in found]
     done: list[Predicted] = []
     failed: list[Skipped] = []
-    for task, outcome in job.each("predict", "slide", predict_slide, tasks, _fetched_ahead):
+    outcomes = job.model_spread.each(predict_slide, tasks, _fetched_ahead)
+    for task, outcome in told("predict", "slide", outcomes, len(tasks)):
         match outcome:
             case Predicted():
                 done.append(outcome)
@@ -161,7 +161,7 @@ def predict_slide(task: PredictTask) -> Predicted | Skipped:
 
     A slide that cannot be looked at comes back as Skipped, and is tried again by the next run.
     """
-    device = torch.device("cuda" if task.gpu and torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _loaded(task.model, str(device))
     name, slide = f"{FOLDER}/{task.found.slide}", task.found.slide
     key = _key(task.found, model, task.settings.assumed_um_per_px)

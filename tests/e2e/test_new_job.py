@@ -1,4 +1,4 @@
-"""A job that was made a moment ago runs on this machine as it is, on elastic workers."""
+"""A job that was made a moment ago runs on this machine as it is."""
 
 from __future__ import annotations
 

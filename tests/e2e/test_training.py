@@ -41,8 +41,8 @@ def test_trainings_that_end_before_their_time(dhctl: Dhctl) -> None:
     """What would fail again is not tried again; a killed training's workers are free long before Ray forgets it."""
     log = driver_log(dhctl, "end")
     assert "training ends: the loss is not a finite number in epoch 1, step 1; lower learning_rate" in log
-    (took,) = re.findall(r"^ill ended with 1 after (\S+) s$", log, re.MULTILINE)
-    assert float(took) < 60, "it was tried again"
+    assert re.search(r"^ill ended with 1 after", log, re.MULTILINE)
+    assert re.findall(r"\[FailurePolicy\] (\w+)", log) == ["RAISE"], "it was tried again"
     (took,) = re.findall(r"^killed went on after (\S+) s$", log, re.MULTILINE)
     assert float(took) < 80, "Ray keeps a dead training's request for 180 s"
     assert [epoch["epoch"] for epoch in epochs(outputs(dhctl) / "killed")] == list(range(1, 7))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,27 +199,23 @@ def test_a_site_cache_that_cannot_be_used_is_passed_by(remote: CountingStore, tm
     assert names(cache) == {"1.bin", "2.bin"}
 
 
-def _hold_all(cache: Cache, store: CountingStore, keys: list[str], results: multiprocessing.Queue[int]) -> None:
-    for key in keys:
-        with cache.hold(wanted(store, key)) as held:
-            assert held.path.read_bytes() == bytes([int(key[0])]) * MIB
-    results.put(len(store.asked))
+def hold_all(remote: str, cache: str) -> None:
+    """What each of two processes does: holds all files, and prints how many it had to fetch."""
+    inside = fs.SubTreeFileSystem(remote, fs.LocalFileSystem())
+    store, mine = CountingStore(inside, "", remote), Cache(ObjectFolder(Path(cache), 10 * MIB))
+    for index in range(6):
+        with mine.hold(wanted(store, f"{index}.bin")) as held:
+            assert held.path.read_bytes() == bytes([index]) * MIB
+    print(len(store.asked))  # noqa: T201 - to the test
 
 
 def test_two_processes_at_once_fetch_each_file_once(remote: CountingStore, tmp_path: Path) -> None:
-    cache = Cache(ObjectFolder(tmp_path / "node", 10 * MIB))
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    keys = [f"{index}.bin" for index in range(6)]
-    silent = CountingStore(remote.filesystem, "", remote.url)
-    workers = [context.Process(target=_hold_all, args=(cache, silent, keys, results)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    fetched = [results.get(timeout=60) for _ in workers]
-    for worker in workers:
-        worker.join(30)
-        assert worker.exitcode == 0
-    assert sum(fetched) == len(keys)
+    program = "import sys; from jobs.test_data_cache import hold_all; hold_all(*sys.argv[1:])"
+    command = [sys.executable, "-c", program, remote.url, str(tmp_path / "node")]
+    tests = Path(__file__).parents[1]
+    both = [subprocess.Popen(command, cwd=tests, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    fetched = [int(process.communicate(timeout=60)[0]) for process in both]
+    assert sum(fetched) == 6
 
 
 def test_a_process_that_is_killed_lets_go_of_what_it_held(remote: CountingStore, node: Cache) -> None:

@@ -11,12 +11,15 @@ import openslide
 import pytest
 
 from dhctl.ray_jobs import report
+from dhctl.ray_jobs.environment import JobEnvironment
 from dhctl.ray_jobs.pipeline.command import run
+from dhctl.ray_jobs.pipeline.job import Job
+from dhctl.ray_jobs.pipeline.spread import RayTasks
 from dhctl.ray_jobs.prostate import prediction
 from dhctl.ray_jobs.prostate.prediction import find_slides
 from dhctl.ray_jobs.prostate.recipe import RECIPE
 from dhctl.ray_jobs.storage import open_store
-from jobs.sample_slides import tissue_picture, write_cohort, write_slide
+from jobs.sample_slides import quick_settings, tissue_picture, write_cohort, write_slide
 
 SMALL = {"epochs": 1, "draws_per_epoch": 1, "tile_px": 32, "bag_tiles": 4, "validation_share": 0.2, "test_share": 0.2}
 
@@ -126,3 +129,14 @@ def test_slides_of_several_files_are_whole_and_maps_are_no_slides(tmp_path: Path
         "x": ["x.svs"],
         "x.tiff": ["x.tiff"],
     }
+
+
+def test_a_slide_gets_a_gpu_and_its_share_of_cores_where_workers_have_them(tmp_path: Path) -> None:
+    def spread(gpus: int) -> RayTasks:
+        env = JobEnvironment(str(tmp_path), str(tmp_path), workers=3, worker_cpus=8, worker_gpus=gpus)
+        found = Job(env, quick_settings(), open_store(str(tmp_path)), with_ray=True).model_spread
+        assert isinstance(found, RayTasks)
+        return found
+
+    assert spread(gpus=2) == RayTasks(24, cpus_each=4, gpus_each=1)
+    assert spread(gpus=0) == RayTasks(24)

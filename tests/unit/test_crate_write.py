@@ -87,6 +87,18 @@ def test_actions_tell_what_ran_on_what_and_what_came_out(crate: Path) -> None:
     assert graph["#dhctl"]["softwareRequirements"] == {"@id": "#pulumi"}
 
 
+def test_an_image_is_told_once_with_its_digest(home: Home, tmp_path: Path) -> None:
+    record = finished_run(home, tmp_path)
+    for digest in ("sha256:" + "ab" * 32, "sha256:" + "ab" * 32, "/not/a/digest"):
+        record.ledger.note("image", name="ray", digest=digest)
+    write_crate(record, tmp_path / "crate", Wanted())
+    graph = graph_of(tmp_path / "crate")
+    assert [image["@id"] for image in graph["#job-1"]["containerImage"]] == ["#image-1", "#image-2"]
+    assert (graph["#image-1"]["sha256"], "sha256" in graph["#image-2"]) == ("ab" * 32, False)
+    (tmp_path / "work").mkdir()
+    assert validate(tmp_path / "crate", tmp_path / "work").issues == []
+
+
 def test_run_json_tells_nodes_lease_versions_and_digests(crate: Path) -> None:
     run = json.loads((crate / "run.json").read_text())
     head, worker = run["resources"]
@@ -156,7 +168,7 @@ def test_models_in_a_bucket(http_store: HttpStore) -> None:
     http_store.objects["bucket/out/dh-1/model.pt"] = b"weights"
     (model,) = stored_models("s3://bucket/out/dh-1")
     assert (model.key, model.sha256) == ("model.pt", hashlib.sha256(b"weights").hexdigest())
-    with pytest.raises(RefusedError, match="the run's output cannot be read .*NoSuchBucket"):
+    with pytest.raises(RefusedError, match=r"the run's output cannot be read .*NoSuchBucket"):
         stored_models("s3://gone/out")
     assert stored_models("/nowhere") == []
 
