@@ -55,7 +55,7 @@ NOT_RUN = {
     "make bootstrap": "the first step of make demo and make test",
     "make constraints": "resolves all packages anew",
     "pip install .": "tests/unit/test_packaging.py builds and reads the wheel",
-    "pip install '.[prostate]'": "some 5 GB; the same extra is installed by make bootstrap",
+    "pip install '.[jobs]'": "some 5 GB; the same extra is installed by make bootstrap",
     "dhctl run examples/prostate-local.yaml": "make demo is this command",
     "dhctl run examples/prostate-panda.yaml": "needs GPUs and the PANDA slides",
     "dhctl plan examples/prostate-panda.yaml": "needs GPUs and the PANDA slides",
