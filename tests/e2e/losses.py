@@ -32,7 +32,7 @@ def kill_node(record: RunRecord, kind: str) -> None:
 
 def noted_steps(record: RunRecord) -> list[dict[str, Any]]:
     """The steps that jobs/noted.py noted: `at` (epoch seconds) and `draws`."""
-    return [json.loads(path.read_text()) for path in (Path(record.output) / "noted").iterdir()]
+    return [json.loads(path.read_text()) for path in (Path(record.output) / "draws").iterdir()]
 
 
 def resumed_s(steps: Iterable[dict[str, Any]], killed_at: float) -> float:

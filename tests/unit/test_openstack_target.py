@@ -176,9 +176,9 @@ def test_a_run_is_taken_down_step_by_step(
     fill_run(http_cloud, run)
     target.collect(run)
     target.release_workers(run, told.append)
-    assert http_cloud.deleted == ["c1", "w1"]
+    assert http_cloud.deleted == ["c1", "s1", "w1"]
     left = {check.place for check in target.inventory(run) if check.state == "left"}
-    assert left == {"servers", "networks", "secrets of the run"}
+    assert left == {"networks", "secrets of the run"}
     target.sweep(run, told.append)
     assert {check.state for check in target.inventory(run)} == {"none"}
     assert not HeadSecrets.of(run).folder.exists()

@@ -19,6 +19,7 @@ from dhctl.infra.ledger import Entry, Phase
 from dhctl.infra.record import RunRecord
 from dhctl.infra.status import local_time, look, summary
 from dhctl.infra.usual import usual_durations
+from dhctl.ray_jobs.catalog import JOBS
 from unit.fakes import FakeTarget, make_record, make_spec
 
 SPEC = make_spec()
@@ -151,8 +152,10 @@ def test_doctor_says_that_an_engine_is_missing_and_how_to_get_one(home: Home, mo
 def test_doctor_says_what_a_job_lacks(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     real = doctor.importlib.util.find_spec
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == "monai" else real(name))
-    (job,) = [f for f in doctor.examine(home) if f.area == "jobs"]
-    assert (job.ok, job.needed, job.told) == (False, False, "missing monai; pip install 'dhctl[prostate]'")
+    jobs = [f for f in doctor.examine(home) if f.area == "jobs"]
+    assert [(job.ok, job.needed, job.told) for job in jobs] == [
+        (False, False, f"missing monai; pip install 'dhctl[{name}]'") for name in JOBS
+    ]
 
 
 def test_doctor_says_that_ray_is_missing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

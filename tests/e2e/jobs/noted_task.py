@@ -59,7 +59,7 @@ class Noted:
         if self.step_s:
             time.sleep(self.step_s)
             noted = {"at": time.time(), "draws": [draw for _, _, draw in samples]}
-            self.output.write(f"noted/{secrets.token_hex(8)}.json", json.dumps(noted).encode())
+            self.output.write(f"draws/{secrets.token_hex(8)}.json", json.dumps(noted).encode())
         points = torch.stack([point for point, _, _ in samples]).to(device)
         sides = torch.tensor([side for _, side, _ in samples], device=device)
         return nn.functional.binary_cross_entropy_with_logits(model(points)[:, 0].float(), sides)
