@@ -20,6 +20,7 @@ class EpochLog:
     def __init__(self, output: Store, training: str, epochs: int) -> None:
         self._output, self._training, self._epochs = output, training, epochs
         self._lines: dict[int, dict[str, object]] = {}
+        self._told: set[int] = set()
         if output.exists(FILE):
             for text in output.read(FILE).decode().splitlines():
                 line = json.loads(text)
@@ -30,15 +31,26 @@ class EpochLog:
         """Report an epoch to dhctl and write it down; an epoch done again after a resume replaces its line."""
         self._keep(metrics)
         self._write()
-        shown = {name: value for name, value in metrics.items() if name not in HIDDEN}
-        report.progress("train", int(metrics["epoch"]), self._epochs, shown)
+        self._tell(metrics)
 
     def settle(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Make the file what the last checkpoint says: also epochs whose line a lost driver did not write."""
+        """Make the file what the last checkpoint says: also epochs whose line a lost driver did not write.
+
+        Those that a lost worker kept from being told in time are told now; what an earlier driver told is not.
+        """
         self._lines.clear()
         for metrics in history:
             self._keep(metrics)
         self._write()
+        untold = set(self._lines) - self._told
+        for metrics in history:
+            if int(metrics["epoch"]) in untold and int(metrics["epoch"]) > min(self._told, default=len(history)):
+                self._tell(metrics)
+
+    def _tell(self, metrics: Mapping[str, float]) -> None:
+        shown = {name: value for name, value in metrics.items() if name not in HIDDEN}
+        report.progress("train", int(metrics["epoch"]), self._epochs, shown)
+        self._told.add(int(metrics["epoch"]))
 
     def _keep(self, metrics: Mapping[str, float]) -> None:
         # JSON has no NaN: an undefined metric is null.

@@ -43,7 +43,9 @@ def test_a_heads_pod_that_is_deleted_is_made_again_and_the_job_goes_on(
 def test_a_workers_pod_that_is_deleted_costs_one_restart_of_the_training(
     dhctl: PodRuns, kubernetes_cluster: KubernetesCluster, foreign: Foreign
 ) -> None:
-    run = dhctl.start("run", dhctl.spec("noted", workers=WORKERS))
+    # torch and Ray's train controller need more than the other jobs
+    room = {"workers": {**WORKERS, "memory": "1536MiB"}, "kubernetes": {"head_memory": "4GiB"}}
+    run = dhctl.start("run", dhctl.spec("noted", **room))
     record = dhctl.until(at_epoch(4), timeout_s=400)
     delete_pod(kubernetes_cluster.admin(), dhctl.namespace, min(worker_names(kubernetes_cluster, record)))
     said, _ = run.communicate(timeout=500)
