@@ -109,7 +109,7 @@ class TakeDown:
             ("engine.settle", lambda: settle(record)),
             ("job.stop", lambda: job_recovery.stop_running(record, target, report)),
             ("logs.collect", self._collect),
-            ("workers.release", lambda: target.release_workers(record, report)),
+            ("nodes.release", lambda: target.release_nodes(record, report)),
             ("stack.destroy", self._destroy),
             ("sweep", self._sweep),
             ("stack.forget", self._forget),

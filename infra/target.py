@@ -103,8 +103,8 @@ class Target(Protocol):
     def job_environment(self, record: RunRecord) -> Mapping[str, str]:
         """Environment that a job's driver needs on this target, Ray's address among it. No secrets."""
 
-    def release_workers(self, record: RunRecord, report: Report) -> None:
-        """Stops the autoscaler, then all workers, so that nothing new starts or hangs on what Pulumi deletes."""
+    def release_nodes(self, record: RunRecord, report: Report) -> None:
+        """Stops the autoscaler, so that nothing new starts; then all nodes begin to end, which they do while Pulumi starts."""
 
     def collect(self, record: RunRecord) -> None:
         """Copies the cluster's logs into the record, before they go."""

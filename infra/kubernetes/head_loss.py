@@ -45,7 +45,7 @@ def clear_head(cluster: Cluster, record: RunRecord, report: Report) -> None:
     pod does not go, because the next one has its name; ClusterApiError.
     """
     if by_kuberay(record):
-        kuberay.release_workers(cluster, record, report)
+        kuberay.release_nodes(cluster, record, report)
         return
     namespace = namespace_of(record)
     listing = listing_of(cluster, PODS, namespace, record.run_id)

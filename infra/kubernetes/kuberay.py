@@ -69,7 +69,7 @@ def troubles(cluster: Cluster, record: RunRecord) -> list[str]:
     return [*found, *of_pods(cluster, namespace, record.run_id)]
 
 
-def release_workers(cluster: Cluster, record: RunRecord, report: Report) -> None:
+def release_nodes(cluster: Cluster, record: RunRecord, report: Report) -> None:
     """Deletes the RayCluster, and waits until it is gone with all that the operator made; head and autoscaler too."""
     namespace = namespace_of(record)
     sweep = Sweep(cluster, namespace, record.run_id, record.ledger, report)

@@ -29,7 +29,7 @@ FETCH_S = 120.0
 HEAD_GONE_S = 45.0
 
 
-def release_workers(cluster: Cluster, namespace: str, record: RunRecord, report: Report) -> None:
+def release_nodes(cluster: Cluster, namespace: str, record: RunRecord, report: Report) -> None:
     """Stops the autoscaler in the head's pod, takes its right to make pods away in any case, asks for the deletion of
     the workers, then of the head: all of them end while Pulumi starts. Services behind a load balancer go before what
     is under them.

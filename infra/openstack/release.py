@@ -22,7 +22,7 @@ STOP_S = 20.0
 FETCH_S = 60.0
 
 
-def release_workers(record: RunRecord, project: Project, head: SshEndpoint | None, report: Report) -> None:
+def release_nodes(record: RunRecord, project: Project, head: SshEndpoint | None, report: Report) -> None:
     """Stops the autoscaler on the head where it can be reached, takes its credential away in any case, asks for the
     deletion of all servers.
 

@@ -136,12 +136,12 @@ class KubernetesTarget:
         """The GCS at the head's own address."""
         return {"RAY_ADDRESS": f"{self._head(record).address}:{GCS_PORT}"}
 
-    def release_workers(self, record: RunRecord, report: Report) -> None:
-        """The autoscaler is stopped, its rights deleted, then all workers are asked to go. A RayCluster goes whole."""
+    def release_nodes(self, record: RunRecord, report: Report) -> None:
+        """The autoscaler is stopped, its rights deleted, then all pods are asked to go. A RayCluster goes whole."""
         if by_kuberay(record):
-            kuberay.release_workers(self._cluster(record), record, report)
+            kuberay.release_nodes(self._cluster(record), record, report)
             return
-        release.release_workers(self._cluster(record), namespace_of(record), record, report)
+        release.release_nodes(self._cluster(record), namespace_of(record), record, report)
 
     def collect(self, record: RunRecord) -> None:
         """Logs of head and workers, and of Ray's session on the head."""

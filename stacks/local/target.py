@@ -126,7 +126,7 @@ class LocalTarget:
         with self.connect(record) as connection:
             return {"RAY_ADDRESS": connection.gcs_address}
 
-    def release_workers(self, record: RunRecord, report: Report) -> None:
+    def release_nodes(self, record: RunRecord, report: Report) -> None:
         """Autoscaler first, so that nothing new starts; then all nodes begin to stop; the head's delete waits."""
         settings = settings_of(record)
         if settings.folder.is_ours():

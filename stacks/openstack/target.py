@@ -111,9 +111,9 @@ class OpenStackTarget:
         """The GCS at the head's own address."""
         return {"RAY_ADDRESS": f"{self._outputs(record)['address']}:{GCS_PORT}"}
 
-    def release_workers(self, record: RunRecord, report: Report) -> None:
-        """The autoscaler is stopped, its credential deleted, then all workers go."""
-        release.release_workers(record, self._project(record), self._reachable(record), report)
+    def release_nodes(self, record: RunRecord, report: Report) -> None:
+        """The autoscaler is stopped, its credential deleted, then all servers are asked to go."""
+        release.release_nodes(record, self._project(record), self._reachable(record), report)
 
     def collect(self, record: RunRecord) -> None:
         """Logs of the head and of Ray's session on it, over SSH."""

@@ -25,6 +25,8 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import training
+from bench.cached_start import cached_start
+from bench.survival import GOAL_S, resume_s
 from dhctl.infra.engine_install import ensure_engine
 from dhctl.infra.events import ignore
 from dhctl.infra.home import Home, default_root
@@ -37,6 +39,8 @@ from dhctl.infra.units import format_size
 DHCTL = [sys.executable, "-m", "dhctl.cli.main"]
 FLOORS = Path(__file__).with_name("floors.py")
 ROOT = Path(__file__).resolve().parents[2]
+RESUMES = 3
+"""Runs in which a worker is killed."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,27 @@ def _rows(bench: Bench, rates: training.Rates | None) -> list[Row]:
     return rows
 
 
+def _data_rows() -> list[Row]:
+    """A job's start with its data in a cache beside the first one, which fetches it from S3."""
+    with tempfile.TemporaryDirectory() as folder:
+        starts = cached_start(Path(folder))
+    ratio = starts.cached_s / starts.first_s
+    cells = (f"{starts.cached_s:.2f} s", f"{starts.first_s:.2f} s", f"{ratio:.2f}")
+    return [Row("start with cached data / first start, S3 on this machine", *cells, "below 1", ratio < 1)]
+
+
+def _resume_row() -> Row:
+    took = median(resume_s() for _ in range(RESUMES))
+    return Row(
+        "from a worker's kill to the next step of training",
+        f"{took:.1f} s",
+        "",
+        "",
+        f"below {GOAL_S:.0f} s",
+        took < GOAL_S,
+    )
+
+
 def _markdown(rows: list[Row], rounds: int) -> str:
     lines = ["# Benchmarks", "", "Written by `make bench`: dhctl beside its floors, alternating in one run, medians."]
     cpus, memory = psutil.cpu_count(), format_size(psutil.virtual_memory().total)
@@ -239,7 +264,10 @@ def main() -> int:
         rates = None if args.skip_training else training.training_rates(how)
     finally:
         bench.close()
-    text = _markdown(rows := _rows(bench, rates), args.rounds)
+    rows = _rows(bench, rates) + _data_rows()
+    if not args.skip_training:
+        rows.append(_resume_row())
+    text = _markdown(rows, args.rounds)
     print(text)
     args.write.write_text(text)
     return 0 if all(r.met for r in rows) else 1

@@ -127,7 +127,7 @@ def test_ending_a_run_that_never_was_is_silent(target: Target, never: RunRecord)
     told: list[Event] = []
     before = never.ledger.entries()
     for _ in range(2):
-        target.release_workers(never, told.append)
+        target.release_nodes(never, told.append)
         target.collect(never)
         target.sweep(never, told.append)
     assert told == []

@@ -114,8 +114,8 @@ class FakeTarget:
     def job_environment(self, record: RunRecord) -> Mapping[str, str]:
         return {}
 
-    def release_workers(self, record: RunRecord, report: Report) -> None:
-        self._called("release_workers")
+    def release_nodes(self, record: RunRecord, report: Report) -> None:
+        self._called("release_nodes")
 
     def collect(self, record: RunRecord) -> None:
         self._called("collect")

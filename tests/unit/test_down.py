@@ -24,7 +24,7 @@ from unit.conftest import Start
 from unit.fakes import FakeEngine, FakeTarget, hold_lock, resource, write_checkpoint, write_lock
 
 SERVER = Leftover("server", "node-1", "delete node-1")
-STEPS = ["collect", "release_workers", "sweep"]
+STEPS = ["collect", "release_nodes", "sweep"]
 
 
 def failed(record: RunRecord) -> dict[str, str]:
@@ -62,7 +62,7 @@ def test_the_steps_come_in_the_order_of_what_hangs_on_what(record: RunRecord, to
     assert engine.calls == ["destroy", "refresh"]
 
 
-@pytest.mark.parametrize("step", ["collect", "release_workers", "sweep"])
+@pytest.mark.parametrize("step", ["collect", "release_nodes", "sweep"])
 @pytest.mark.parametrize("error", [OSError("disk"), RuntimeError("odd"), EngineError("engine")])
 def test_a_step_that_fails_does_not_keep_the_next_from_running(
     record: RunRecord, told: list[Event], step: str, error: Exception
@@ -87,7 +87,7 @@ def test_a_step_that_fails_does_not_keep_the_next_from_running(
     ],
 )
 def test_whatever_a_step_raises_the_teardown_goes_on(record: RunRecord, told: list[Event], error: Exception) -> None:
-    target = FakeTarget(fails={"release_workers": error})
+    target = FakeTarget(fails={"release_nodes": error})
     assert work(record, target, told).clean
     assert [c for c in target.calls if c != "inventory"] == STEPS
     assert target.calls[-1] == "inventory"

@@ -76,7 +76,7 @@ def test_the_autoscaler_is_stopped_then_its_rights_and_workers_go(
     there: WsKubernetes, cluster: Cluster, head: PodEndpoint, mark: Mark, record: RunRecord, told: list[Event]
 ) -> None:
     there.commands = lambda words: (0, b"", b"")
-    release.release_workers(cluster, "lab", record, told.append)
+    release.release_nodes(cluster, "lab", record, told.append)
     (words,) = there.executed
     assert words[:2] == ["sh", "-c"]
     assert words[2].endswith("exec python -m dhctl.infra.kubernetes.node.head stop-autoscaler")
@@ -93,7 +93,7 @@ def test_balancers_go_before_what_is_under_them(
     record.ledger.done("autoscaler.stop")
     for name, kind in (("balancer", "LoadBalancer"), ("inner", "ClusterIP")):
         add(there, "v1", "Service", name, mark.labels("network"), spec={"type": kind})
-    release.release_workers(cluster, "lab", record, told.append)
+    release.release_nodes(cluster, "lab", record, told.append)
     assert there.names("services") == ["inner"]
 
 
@@ -101,8 +101,8 @@ def test_what_was_stopped_is_not_stopped_again(
     there: WsKubernetes, cluster: Cluster, head: PodEndpoint, record: RunRecord, told: list[Event]
 ) -> None:
     record.ledger.done("autoscaler.stop")
-    release.release_workers(cluster, "lab", record, told.append)
-    release.release_workers(cluster, "lab", record, told.append)
+    release.release_nodes(cluster, "lab", record, told.append)
+    release.release_nodes(cluster, "lab", record, told.append)
     assert there.executed == []
     assert there.names("pods") == ["foreign"]
 
@@ -121,7 +121,7 @@ def test_a_head_that_cannot_be_reached_keeps_no_worker_alive(
         there.refuses_websockets += [500]
     elif trouble == "gone":
         there.drop("pods", head.name)
-    release.release_workers(cluster, "lab", record, ignore)
+    release.release_nodes(cluster, "lab", record, ignore)
     assert there.names("pods") == ["foreign"], "a head in which it was not stopped goes too"
     assert there.names("rolebindings") == [mark.name("lease")]
     note = last(record.ledger.entries(), "autoscaler.stop", "note")
@@ -133,7 +133,7 @@ def test_a_tenant_without_rights_to_bindings_still_ends_the_workers(
 ) -> None:
     there.commands = lambda words: (0, b"", b"")
     there.forbidden.add(("list", "rolebindings"))
-    release.release_workers(cluster, "lab", record, told.append)
+    release.release_nodes(cluster, "lab", record, told.append)
     assert there.names("pods") == ["foreign"]
 
 
@@ -143,7 +143,7 @@ def test_bindings_that_cannot_be_listed_are_an_error_after_the_workers_end(
     there.commands = lambda words: (0, b"", b"")
     there.broken["GET /apis/rbac.authorization.k8s.io/v1/namespaces/lab/rolebindings"] = [500]
     with pytest.raises(ClusterApiError, match=r"cannot list rolebindings.*out of order"):
-        release.release_workers(cluster, "lab", record, told.append)
+        release.release_nodes(cluster, "lab", record, told.append)
     assert there.names("pods") == ["foreign"]
 
 

@@ -70,10 +70,10 @@ def test_credential_and_servers_go_and_the_rest_is_the_stacks(
     http_cloud: HttpCloud, project: Project, record: RunRecord, mark: Mark, told: list[Event]
 ) -> None:
     fill(http_cloud, mark)
-    release.release_workers(record, project, None, told.append)
+    release.release_nodes(record, project, None, told.append)
     assert http_cloud.deleted == ["credential", "head", "w1", "w2"]
     assert http_cloud.ids("servers") == ["foreign"]
-    release.release_workers(record, project, None, told.append)
+    release.release_nodes(record, project, None, told.append)
     assert len(http_cloud.deleted) == 4
 
 
@@ -81,7 +81,7 @@ def test_the_autoscaler_is_stopped_before_anything_goes(
     http_cloud: HttpCloud, project: Project, record: RunRecord, head: SshEndpoint, ssh: Ssh
 ) -> None:
     noted = ssh("")
-    release.release_workers(record, project, head, lambda event: None)
+    release.release_nodes(record, project, head, lambda event: None)
     assert noted.read_text() == f"sh -c '{STOP_AUTOSCALER}'\n"
     assert last(record.ledger.entries(), "autoscaler.stop", "done") is not None
 
@@ -92,7 +92,7 @@ def test_a_head_that_cannot_be_reached_does_not_keep_workers_alive(
 ) -> None:
     fill(http_cloud, Mark(record.run_id, 5))
     ssh(body)
-    release.release_workers(record, project, head, lambda event: None)
+    release.release_nodes(record, project, head, lambda event: None)
     assert http_cloud.deleted == ["credential", "head", "w1", "w2"]
     noted = last(record.ledger.entries(), "autoscaler.stop", "note")
     assert noted is not None
@@ -102,7 +102,7 @@ def test_a_head_that_cannot_be_reached_does_not_keep_workers_alive(
 def test_a_project_that_cannot_be_listed_is_told(http_cloud: HttpCloud, project: Project, record: RunRecord) -> None:
     http_cloud.broken["/compute/v2.1/servers"] = [500]
     with pytest.raises(CloudError, match="cannot list servers"):
-        release.release_workers(record, project, None, lambda event: None)
+        release.release_nodes(record, project, None, lambda event: None)
 
 
 @pytest.fixture

@@ -175,7 +175,7 @@ def test_a_run_is_taken_down_step_by_step(
     bring(run)
     fill_run(http_cloud, run)
     target.collect(run)
-    target.release_workers(run, told.append)
+    target.release_nodes(run, told.append)
     assert http_cloud.deleted == ["c1", "s1", "w1"]
     left = {check.place for check in target.inventory(run) if check.state == "left"}
     assert left == {"networks", "secrets of the run"}
@@ -189,7 +189,7 @@ def test_all_of_it_can_be_repeated_on_a_run_that_is_gone(
 ) -> None:
     for _ in range(2):
         target.collect(run)
-        target.release_workers(run, told.append)
+        target.release_nodes(run, told.append)
         target.sweep(run, told.append)
         assert {check.state for check in target.inventory(run)} == {"none"}
 
