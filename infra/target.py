@@ -104,7 +104,7 @@ class Target(Protocol):
         """Environment that a job's driver needs on this target, Ray's address among it. No secrets."""
 
     def release_nodes(self, record: RunRecord, report: Report) -> None:
-        """Stops the autoscaler, so that nothing new starts; then all nodes begin to end, which they do while Pulumi starts."""
+        """Stops the autoscaler, so that nothing new starts; then all nodes begin to end, while Pulumi starts."""
 
     def collect(self, record: RunRecord) -> None:
         """Copies the cluster's logs into the record, before they go."""
