@@ -28,8 +28,8 @@ demo: bootstrap ## One training run on this machine: up, train, down, receipt
 test: bootstrap ## All tests: unit, contract, jobs without a cluster, then whole runs here and on the testbeds
 	@scripts/test.sh
 
-test-slow: bootstrap ## What `make test` leaves out for its time: a node lost in a run, a hundred simulated workers
-	$(PYTEST) tests/pods -m slow --durations=10
+test-slow: bootstrap ## What `make test` leaves out for its time: elastic training, the CT example, rarer losses, a hundred workers
+	$(PYTEST) tests/e2e tests/pods -m slow --durations=10
 
 unit: bootstrap ## Only the unit tests: seconds
 	$(PYTEST) tests/unit -m "not e2e"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from e2e.driver import Dhctl
 from unit.test_docs import REPO
 
 
+@pytest.mark.slow
 def test_the_example_beats_its_baseline(dhctl: Dhctl) -> None:
     done = dhctl("run", str(REPO / "examples/nodules-local.yaml"), "--json", timeout_s=420)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from dhctl.infra.processes import listeners, wait_until
 from dhctl.infra.record import RunRecord, RunState
 from e2e.driver import Dhctl, assert_gone
@@ -40,6 +42,7 @@ def test_a_head_that_is_killed_is_replaced_and_the_job_goes_on(dhctl: Dhctl) -> 
     assert json.loads(record.receipt_path.read_text())["created"]["heads"] == 2
 
 
+@pytest.mark.slow
 def test_a_head_that_may_not_be_replaced_ends_the_run(dhctl: Dhctl) -> None:
     client = dhctl.start("run", dhctl.spec("steps", job={"head_restarts": 0}))
     record = dhctl.until(at_epoch(1))
@@ -79,6 +82,7 @@ def test_a_client_that_is_killed_is_followed_by_another_one(dhctl: Dhctl) -> Non
     assert_gone(record)
 
 
+@pytest.mark.slow
 def test_a_head_that_dies_while_nobody_looks_is_replaced_by_who_attaches(dhctl: Dhctl) -> None:
     """Also after another one who attached was killed at it, with the engine in the middle of its work."""
     client = dhctl.start("run", dhctl.spec("steps"))
@@ -99,6 +103,7 @@ def _kill_while_it_makes_a_head(dhctl: Dhctl, client: subprocess.Popen[str]) -> 
     _kill(client)
 
 
+@pytest.mark.slow
 def test_a_stop_while_the_job_is_taken_up_stops_it(dhctl: Dhctl) -> None:
     assert dhctl("up", dhctl.spec("hang")).returncode == 0
     first = dhctl.start("train", "hang")
@@ -119,6 +124,7 @@ def _is_followed(record: RunRecord) -> bool:
     return subprocess.run(tried, capture_output=True, check=False).returncode != 0
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_is_waited_for_and_one_that_stays_away_ends_the_run(dhctl: Dhctl, tmp_path: Path) -> None:
     with object_store(tmp_path / "s3") as store:
         dhctl.env |= {**store.env, "DHCTL_STORE_PATIENCE_S": "8"}

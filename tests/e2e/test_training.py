@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from e2e.driver import Dhctl
 
 
@@ -26,6 +28,7 @@ def driver_log(dhctl: Dhctl, case: str) -> str:
     return (dhctl.record().job_dir(1) / "driver.log").read_text()
 
 
+@pytest.mark.slow
 def test_two_elastic_trainings_share_a_cluster(dhctl: Dhctl) -> None:
     """The second comes while the first has both workers: it gets one of them, and ends long before the first."""
     log = driver_log(dhctl, "share")
@@ -37,6 +40,7 @@ def test_two_elastic_trainings_share_a_cluster(dhctl: Dhctl) -> None:
     assert {epoch["workers"] for epoch in first} == {1, 2}, "it gave one away"
 
 
+@pytest.mark.slow
 def test_trainings_that_end_before_their_time(dhctl: Dhctl) -> None:
     """What would fail again is not tried again; a killed training's workers are free long before Ray forgets it."""
     log = driver_log(dhctl, "end")
