@@ -12,14 +12,14 @@ from dhctl.infra.processes import ProcessMark, wait_until
 from testbeds.kubernetes.fixtures import KubernetesCluster
 from testbeds.kubernetes.leftovers import leftovers
 
-END_S = 240
+END_S = 300
 """The lease's cron job runs in the first whole minute after a whole minute past the end; then its pod needs a while."""
 
 
 def test_the_cluster_ends_the_run_when_client_and_head_are_gone(
     dhctl: PodRuns, kubernetes_cluster: KubernetesCluster, foreign: Foreign
 ) -> None:
-    up = dhctl("up", dhctl.spec("pair", lease="60s"))
+    up = dhctl("up", dhctl.spec("pair", lease="110s"))
     assert up.returncode == 0, up.stdout + up.stderr
     record = dhctl.record()
     started = last(record.ledger.entries(), "lease.start", "done")
