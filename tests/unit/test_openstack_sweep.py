@@ -24,7 +24,7 @@ MARK = Mark(RUN, 1_800_000_000)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "PAUSE_S", 0.0)
     monkeypatch.setattr(sweep, "GONE_S", 0.05)
-    monkeypatch.setattr(sweep, "ROUNDS_S", 0.2)
+    monkeypatch.setattr(sweep, "ROUNDS_S", 2.0)
 
 
 @pytest.fixture
