@@ -29,7 +29,7 @@ test: bootstrap ## All tests: unit, contract, jobs without a cluster, then whole
 	@scripts/test.sh
 
 test-slow: bootstrap ## What `make test` leaves out for its time: elastic training, the CT example, rarer losses, a hundred workers
-	$(PYTEST) tests/e2e tests/pods -m slow --durations=10
+	$(PYTEST) tests/e2e tests/cloud tests/pods -m slow --durations=10
 
 unit: bootstrap ## Only the unit tests: seconds
 	$(PYTEST) tests/unit -m "not e2e"

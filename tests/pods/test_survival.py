@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import PurePosixPath
 
+import pytest
 from kubernetes import client
 from pods.runs import PodRuns
 from pods.test_failures import receipt_of, worker_names
@@ -40,6 +41,7 @@ def test_a_heads_pod_that_is_deleted_is_made_again_and_the_job_goes_on(
     assert first not in [pod.metadata.name for pod in core.list_namespaced_pod(dhctl.namespace).items]
 
 
+@pytest.mark.slow
 def test_a_workers_pod_that_is_deleted_costs_one_restart_of_the_training(
     dhctl: PodRuns, kubernetes_cluster: KubernetesCluster, foreign: Foreign
 ) -> None:
