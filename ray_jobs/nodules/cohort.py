@@ -17,15 +17,13 @@ from dhctl.ray_jobs.nodules.settings import Settings
 from dhctl.ray_jobs.nodules.shards import SCAN_SETTINGS, PreparedScan, ShardNote, shard_key
 from dhctl.ray_jobs.nodules.sources import Found, Skipped, Source
 from dhctl.ray_jobs.nodules.table import applied, read_table, refuse_divided_patients
+from dhctl.ray_jobs.pipeline.cohorts import read_index, warn_of_skipped
 from dhctl.ray_jobs.pipeline.split import PARTS, Part, refuse_empty_parts, split_by_group
 from dhctl.ray_jobs.pipeline.spread import Lost, Spread
 from dhctl.ray_jobs.storage import Store
 
 INDEX_SETTINGS = (*SCAN_SETTINGS, "seed", "validation_share", "test_share")
 """Settings that change the index."""
-
-SHOWN_WARNINGS = 20
-"""More warnings than this about single scans are summed up in one."""
 
 NOT_DICOM = (".mhd", ".raw", ".zraw", ".nii", ".nii.gz", ".csv", ".json", ".txt")
 
@@ -72,12 +70,7 @@ def find_sources(data: Store, spread: Spread, with_masks: bool = True) -> Found:
 
 def read_cohort(shards: Store, settings: Settings) -> Cohort:
     """The cohort that `prepare` left. Raises RefusedInputError where it has not run with these settings."""
-    try:
-        content = shards.read_json(_index_key(settings))
-    except FileNotFoundError as error:
-        raise RefusedInputError(
-            f"{shards.url} has no shards for these settings; run the stage prepare first"
-        ) from error
+    content = read_index(shards, _index_key(settings))
     return Cohort(
         tuple(PreparedScan.from_json(scan) for scan in content["scans"]),
         tuple(Skipped(**row) for row in content["skipped"]),
@@ -165,10 +158,7 @@ def _refuse_without_nodules(scans: Sequence[PreparedScan]) -> None:
 
 
 def _warn(skipped: Sequence[Skipped], sources: Sequence[Source]) -> None:
-    for row in skipped[:SHOWN_WARNINGS]:
-        report.warning(f"scan {row.scan} is skipped: {row.reason}")
-    if len(skipped) > SHOWN_WARNINGS:
-        report.warning(f"{len(skipped)} scans are skipped in all; result.json names each")
+    warn_of_skipped("scan", [(row.scan, row.reason) for row in skipped])
     alone = [source for source in sources if source.form != "dicom" and source.patient == source.scan]
     if alone:
         report.warning(

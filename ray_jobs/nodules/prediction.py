@@ -21,7 +21,7 @@ from torch import nn
 from dhctl.ray_jobs import report
 from dhctl.ray_jobs.data.staged import prefetched, staged
 from dhctl.ray_jobs.environment import RefusedInputError
-from dhctl.ray_jobs.nodules.cohort import SHOWN_WARNINGS, find_sources
+from dhctl.ray_jobs.nodules.cohort import find_sources
 from dhctl.ray_jobs.nodules.detection import Blob, diameter_mm, nodules_of
 from dhctl.ray_jobs.nodules.dicom_series import read_series
 from dhctl.ray_jobs.nodules.dicom_writing import Origin, UnwritableSegError, seg_object
@@ -34,6 +34,7 @@ from dhctl.ray_jobs.nodules.resampling import onto, resampled
 from dhctl.ray_jobs.nodules.settings import Settings
 from dhctl.ray_jobs.nodules.sources import Skipped, Source, read_volume
 from dhctl.ray_jobs.nodules.volume import UnusableScanError, Volume
+from dhctl.ray_jobs.pipeline.cohorts import SHOWN_WARNINGS
 from dhctl.ray_jobs.pipeline.job import Job
 from dhctl.ray_jobs.pipeline.spread import Lost
 from dhctl.ray_jobs.storage import Store, open_store

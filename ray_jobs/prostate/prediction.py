@@ -19,12 +19,13 @@ import torch
 from dhctl.ray_jobs import report
 from dhctl.ray_jobs.data.staged import prefetched, staged
 from dhctl.ray_jobs.environment import RefusedInputError
+from dhctl.ray_jobs.pipeline.cohorts import SHOWN_WARNINGS
 from dhctl.ray_jobs.pipeline.job import Job, told
 from dhctl.ray_jobs.pipeline.spread import Lost
 from dhctl.ray_jobs.prostate.heat_maps import TOLD, look_at, maps
 from dhctl.ray_jobs.prostate.labels import without_suffix
 from dhctl.ray_jobs.prostate.model import SlideGrader, build_model
-from dhctl.ray_jobs.prostate.preparation import SHOWN_WARNINGS, Skipped
+from dhctl.ray_jobs.prostate.preparation import Skipped
 from dhctl.ray_jobs.prostate.settings import GRADES, Settings
 from dhctl.ray_jobs.prostate.slides import SUFFIXES, UnreadableSlideError, open_slide
 from dhctl.ray_jobs.storage import Store, StoredFile, open_store

@@ -13,6 +13,7 @@ from pathlib import Path
 from dhctl.ray_jobs import report
 from dhctl.ray_jobs.data.staged import prefetched, staged
 from dhctl.ray_jobs.environment import RefusedInputError
+from dhctl.ray_jobs.pipeline.cohorts import read_index, warn_of_skipped
 from dhctl.ray_jobs.pipeline.split import refuse_empty_parts
 from dhctl.ray_jobs.pipeline.spread import Lost, Spread
 from dhctl.ray_jobs.prostate.labels import LocatedCase, locate, read_cases
@@ -24,8 +25,6 @@ from dhctl.ray_jobs.prostate.tiles import tissue_tiles
 from dhctl.ray_jobs.storage import Store
 
 SPLIT_SETTINGS = ("seed", "validation_share", "test_share")
-SHOWN_WARNINGS = 20
-"""More warnings than this about single slides are summed up in one."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,7 @@ def index_key(settings: Settings) -> str:
 
 def read_cohort(shards: Store, settings: Settings) -> Cohort:
     """The cohort that `prepare` left. Raises RefusedInputError where it has not run with these settings."""
-    try:
-        content = shards.read_json(index_key(settings))
-    except FileNotFoundError as error:
-        raise RefusedInputError(
-            f"{shards.url} has no shards for these settings; run the stage prepare first"
-        ) from error
+    content = read_index(shards, index_key(settings))
     return Cohort(
         tuple(Bag.from_json(bag) for bag in content["bags"]), tuple(Skipped(**row) for row in content["skipped"])
     )
@@ -193,10 +187,7 @@ def _sha256(paths: Sequence[Path]) -> str:
 
 
 def _warn(notes: dict[str, ShardNote], skipped: Sequence[Skipped]) -> None:
-    for row in skipped[:SHOWN_WARNINGS]:
-        report.warning(f"slide {row.slide} is skipped: {row.reason}")
-    if len(skipped) > SHOWN_WARNINGS:
-        report.warning(f"{len(skipped)} slides are skipped in all; result.json names each")
+    warn_of_skipped("slide", [(row.slide, row.reason) for row in skipped])
     for note, count in Counter(note.note for note in notes.values() if note.note).items():
         slide = min(found.slide for found in notes.values() if found.note == note)
         report.warning(f"{count} slides, such as {slide}: each {note}")

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from dhctl.ray_jobs import report
 from dhctl.ray_jobs.data.staged import cached, prefetched
 from dhctl.ray_jobs.environment import RefusedInputError
+from dhctl.ray_jobs.pipeline.cohorts import read_index, warn_of_skipped
 from dhctl.ray_jobs.pipeline.split import PARTS, refuse_empty_parts
 from dhctl.ray_jobs.pipeline.spread import Lost, Spread
 from dhctl.ray_jobs.pipeline.tars import pack
@@ -29,9 +30,6 @@ from dhctl.ray_jobs.storage import Store
 
 INDEX_SETTINGS = (*SQUARE_SETTINGS, "table", "classes", "seed", "validation_share", "test_share")
 """Settings that change the index."""
-
-SHOWN_WARNINGS = 20
-"""More warnings than this about single pictures are summed up in one."""
 
 
 class UnreadablePictureError(Exception):
@@ -79,12 +77,7 @@ def index_key(settings: Settings) -> str:
 
 def read_cohort(shards: Store, settings: Settings) -> Cohort:
     """The cohort that `prepare` left. Raises RefusedInputError where it has not run with these settings."""
-    try:
-        content = shards.read_json(index_key(settings))
-    except FileNotFoundError as error:
-        raise RefusedInputError(
-            f"{shards.url} has no shards for these settings; run the stage prepare first"
-        ) from error
+    content = read_index(shards, index_key(settings))
     return Cohort(
         tuple(content["classes"]),
         tuple(StoredPicture.from_json(picture) for picture in content["pictures"]),
@@ -103,7 +96,7 @@ def prepare(data: Store, shards: Store, settings: Settings, spread: Spread) -> C
     notes, lost = _notes(listing.pictures, data, shards, settings, spread)
     found = {square.image: (note.key, index, square) for note in notes for index, square in enumerate(note.squares)}
     skipped = (*listing.skipped, *lost, *(row for note in notes for row in note.skipped))
-    _warn(skipped)
+    warn_of_skipped("picture", [(row.image, row.reason) for row in skipped])
     if not found:
         raise RefusedInputError(f"no readable picture is left in {data.url}: {skipped[-1].image} {skipped[-1].reason}")
     pictures = []
@@ -203,10 +196,3 @@ def _write_index(cohort: Cohort, shards: Store, settings: Settings) -> None:
             "skipped": [asdict(row) for row in cohort.skipped],
         },
     )
-
-
-def _warn(skipped: Sequence[Skipped]) -> None:
-    for row in skipped[:SHOWN_WARNINGS]:
-        report.warning(f"picture {row.image} is skipped: {row.reason}")
-    if len(skipped) > SHOWN_WARNINGS:
-        report.warning(f"{len(skipped)} pictures are skipped in all; result.json names each")
