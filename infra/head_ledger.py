@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dhctl.infra.ledger import Ledger
+from datetime import datetime
+
+from dhctl.infra.ledger import Entry, Ledger
 from dhctl.infra.record import RunRecord
 
 
@@ -17,3 +19,12 @@ def adopt_ledger(record: RunRecord) -> None:
             record.ledger.note(
                 entry.act, entry.phase, **{**entry.detail, "by": "head", "at_head": entry.at.isoformat()}
             )
+
+
+def when(entry: Entry) -> datetime:
+    """When it happened: a head's own lines come into the run's ledger later, and tell their time themselves."""
+    told = entry.detail.get("at_head")
+    try:
+        return datetime.fromisoformat(told) if isinstance(told, str) else entry.at
+    except ValueError:
+        return entry.at

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from dhctl.infra.head_ledger import when
 from dhctl.infra.ledger import Entry, last
 from dhctl.infra.spec import Workers
 
@@ -47,7 +48,7 @@ def _made(entries: Iterable[Entry]) -> dict[str, NodeUse]:
     """What providers and the engine say. Nodes of a cloud's head carry the head's own time."""
     found: dict[str, NodeUse] = {}
     for entry in entries:
-        at, told = _at(entry), entry.detail
+        at, told = when(entry), entry.detail
         match entry.act, entry.phase:
             case ("head.start" | "node.start") as act, "done":
                 node = str(told["node"])
@@ -90,12 +91,6 @@ def _seen_by_ray(entries: Iterable[Entry]) -> dict[str, NodeUse]:
             node = living.pop(address)
             found[node] = replace(found[node], end=entry.at)
     return found
-
-
-def _at(entry: Entry) -> datetime:
-    """A head's own clock, where the entry comes from its journal."""
-    told = entry.detail.get("at_head")
-    return datetime.fromisoformat(told) if told else entry.at
 
 
 def worker_seconds(uses: Iterable[NodeUse]) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from dhctl.infra.head_ledger import when
 from dhctl.infra.ledger import Entry
 from dhctl.infra.report_page.words import plain
 
@@ -45,15 +46,6 @@ _CLASS = re.compile(r"^[A-Za-z_]\w*(Error|Exception): ")
 def sentence(reason: str) -> str:
     """A reason of the ledger for people: one line, without the name of the exception's class."""
     return plain(_CLASS.sub("", " ".join(reason.split())))
-
-
-def when(entry: Entry) -> datetime:
-    """When it happened: a head's own lines come into the run's ledger later, and tell their time themselves."""
-    told = entry.detail.get("at_head")
-    try:
-        return datetime.fromisoformat(told) if isinstance(told, str) else entry.at
-    except ValueError:
-        return entry.at
 
 
 def spans(entries: Iterable[Entry], act: str, until: datetime, living: bool) -> list[Span]:

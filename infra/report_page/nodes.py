@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from dhctl.infra.head_ledger import when
 from dhctl.infra.ledger import Entry
-from dhctl.infra.report_page.acts import when
 from dhctl.infra.report_page.phases import Life, until_gone
 
 HEAD = "head"

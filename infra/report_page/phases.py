@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from dhctl.infra.head_ledger import when
 from dhctl.infra.ledger import Entry
 from dhctl.infra.record import RunState, fold_state
-from dhctl.infra.report_page.acts import Ending, Span, spans, when
+from dhctl.infra.report_page.acts import Ending, Span, spans
 
 STEPS = {
     "stack.up": "stack",

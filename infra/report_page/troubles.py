@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from dhctl.infra.head_ledger import when
 from dhctl.infra.ledger import Entry
 from dhctl.infra.record import RunRecord
-from dhctl.infra.report_page.acts import sentence, when
+from dhctl.infra.report_page.acts import sentence
 from dhctl.infra.report_page.files import number, read_object, read_rows
 from dhctl.infra.report_page.jobs import JobStory
 from dhctl.infra.report_page.nodes import NodeLife
