@@ -10,9 +10,11 @@ from openstack.connection import Connection
 
 from dhctl.infra.mark import new_run_id
 from dhctl.infra.openstack.mark import WORKER, Mark
+from dhctl.infra.processes import wait_until
 
 CIDR = "10.66.0.0/24"
 BOOT_S = 180
+DHCP_S = 60
 
 
 class MarkedThings:
@@ -29,13 +31,15 @@ class MarkedThings:
         return self.mark.run_id
 
     def network(self) -> tuple[Any, Any]:
-        """A network and its subnet."""
+        """A network and its subnet, with the port that neutron's DHCP agent makes a moment later."""
         told = {"description": self.mark.text}
         network = self.api.network.create_network(name=self.mark.name("net"), **told)
         self._undo.append(lambda: self.api.network.delete_network(network))
         subnet = self.api.network.create_subnet(
             name=self.mark.name("subnet"), network_id=network.id, ip_version=4, cidr=CIDR, **told
         )
+        served = {"network_id": network.id, "device_owner": "network:dhcp"}
+        assert wait_until(lambda: bool(list(self.api.network.ports(**served))), DHCP_S, every_s=0.5), "no DHCP port"
         return network, subnet
 
     def router(self, subnet: Any) -> Any:
