@@ -8,9 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from openstack.connection import Connection
 
-from cloud.runs import CloudRuns, assert_nothing_marked, workers
+from cloud.runs import SECTION, CloudRuns, assert_nothing_marked, workers
 from cloud.things import Foreign
 from dhctl.infra.openstack.secrets import HeadSecrets
 from dhctl.infra.processes import wait_until
@@ -85,10 +86,6 @@ def _assert_secrets_are_kept(record: RunRecord) -> None:
 
 def test_prostate_example_trains_on_s3(dhctl: CloudRuns, cloud: Connection, s3_server: ObjectStore) -> None:
     """examples/prostate-openstack.yaml as it stands, with this site's names."""
-    import yaml
-
-    from cloud.runs import SECTION
-
     body = yaml.safe_load((Path(__file__).parents[2] / "examples" / "prostate-openstack.yaml").read_text())
     body["openstack"] = {**body["openstack"], **SECTION}
     body["output"] = f"{dhctl.bucket}/{dhctl.folder.name}"
