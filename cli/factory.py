@@ -93,7 +93,9 @@ def kubernetes_reaper(context: str | None, namespace: str | None, report: Report
 
 
 def tools(spec: RunSpec, console: Console, interrupts: Interrupts) -> Tools:
-    """Everything a run of this spec works with."""
+    """Everything a run of this spec works with. The engine is on its way in while admission waits for the place."""
+    from dhctl.infra.early import ENGINE, load_early
     from dhctl.infra.up import Tools
 
+    load_early(ENGINE, f"dhctl.stacks.{spec.target.value}.program")
     return Tools(home(), target_for(spec.target), engines(console, interrupts), console.report, interrupts)

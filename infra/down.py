@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from threading import Thread
 from typing import TYPE_CHECKING
 
 from dhctl.infra import job_recovery, lease
+from dhctl.infra.early import ENGINE, load_early
 from dhctl.infra.engine_recovery import backend_folder, forget, living_processes, settle, stack_state
 from dhctl.infra.errors import RunBusyError
 from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report, Warned
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 EngineOf = Callable[[RunRecord], "Engine"]
 """Finds a run's engine when one is needed; importing Pulumi waits until then."""
 
-ENGINE = "dhctl.infra.engine"
 LOCK_TRY_S = 2.0
 LOCK_WAIT_S = 600.0
 
@@ -65,8 +63,8 @@ class TakeDown:
 
     def run(self, reason: str) -> Receipt:
         """All steps, then the receipt, which is stored and closes the ledger."""
-        # the first steps wait for the place, the next one needs Pulumi, whose import takes longer than they do
-        Thread(target=self._load_engine, name="engine", daemon=True).start()
+        if not stack_state(self._record).empty:
+            load_early(ENGINE)  # the first steps wait for the place, the next one needs it
         record, started = self._record, time.monotonic()
         self._report(PhaseStarted("down", reason))
         record.ledger.note("down", "intent", reason=reason)
@@ -129,10 +127,6 @@ class TakeDown:
         if submitted:
             log = self._record.logs_dir / f"job-driver-{submitted.detail['submission']}.log"
             job_recovery.recover_journal(self._record, log, self._report)
-
-    def _load_engine(self) -> None:
-        if not stack_state(self._record).empty:
-            importlib.import_module(ENGINE)
 
     def _destroy(self) -> None:
         if not stack_state(self._record).empty:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from dhctl.infra import lease
 from dhctl.infra.down import TakeDown
-from dhctl.infra.engine import Engine
 from dhctl.infra.engine_recovery import backend_folder
 from dhctl.infra.engine_state import engine_versions
 from dhctl.infra.errors import ClusterError, EngineError
@@ -21,6 +21,9 @@ from dhctl.infra.ray_api import Connection, alive_nodes, require_refusal
 from dhctl.infra.record import RunRecord, open_record
 from dhctl.infra.spec import RunSpec, TargetName
 from dhctl.infra.target import Program, StackOutputs, Target
+
+if TYPE_CHECKING:
+    from dhctl.infra.engine import Engine
 
 KEPT_WORKERS_S = {TargetName.LOCAL: 120.0, TargetName.OPENSTACK: 1200.0, TargetName.KUBERNETES: 900.0}
 """How long workers that are always kept may take to join: on a cloud they may have to install Ray."""
@@ -43,7 +46,7 @@ class Tools:
     interrupts: Interrupts
 
 
-Make = Callable[[Engine, Program], StackOutputs]
+Make = Callable[["Engine", Program], StackOutputs]
 """How the engine makes the stack: anew, or what is gone of it."""
 
 

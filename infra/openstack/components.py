@@ -250,7 +250,7 @@ class HeadServer(pulumi.ComponentResource):
             pool=plan.choices.external_network,
             tags=plan.mark.tags,
             description=plan.mark.text,
-            opts=ResourceOptions(parent=self, depends_on=network.ready, custom_timeouts=HELD),
+            opts=ResourceOptions(parent=self, custom_timeouts=HELD),
         )
         openstack.networking.FloatingIpAssociate(
             "floating-ip-association",

@@ -5,6 +5,7 @@ Started by the Pulumi CLI, which reads the port from the first line of the outpu
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -35,6 +36,7 @@ def main() -> None:
     server.start()
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
+    importlib.import_module("openstack")  # the first request for the cloud finds it
     parent = os.getppid()
     while not ended.wait(PARENT_S) and os.getppid() == parent:
         pass

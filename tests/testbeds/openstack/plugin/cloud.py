@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openstack
 from keystoneauth1 import exceptions as auth_errors
-from openstack import exceptions as sdk_errors
-from openstack.connection import Connection
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection
 
 RETRIED = (409, 500, 502, 503, 504)
 """Answers to a poll after which the official plugin goes on waiting for a server."""
@@ -79,6 +79,9 @@ class Cloud:
             return self._connection
 
     def _connect(self) -> Connection:
+        import openstack  # most of a second, in which the engine may ask for what needs no cloud
+        from openstack.exceptions import SDKException
+
         login = {theirs: self._settings[ours] for ours, theirs in _NAMES.items() if ours in self._settings}
         options: dict[str, Any] = {"auth": login} if login else {}
         for ours, theirs in (("cloud", "cloud"), ("region", "region_name"), ("cacert_file", "cacert")):
@@ -91,7 +94,7 @@ class Cloud:
         try:
             connection = openstack.connect(**options, app_name="stand-in", api_timeout=REQUEST_TIMEOUT_S)
             connection.authorize()
-        except (sdk_errors.SDKException, auth_errors.ClientException) as error:
+        except (SDKException, auth_errors.ClientException) as error:
             raise ApiError(f"Error creating OpenStack client: {error}") from error
         return connection
 
@@ -117,6 +120,8 @@ class Cloud:
 
         Raises ApiError for an answer that is not `ok` (gophercloud's expectation by default), and for none.
         """
+        from openstack.exceptions import SDKException
+
         expected = ok or _EXPECTED[method]
         options: dict[str, Any] = {"microversion": version} if version else {}
         if body is not None:
@@ -124,7 +129,7 @@ class Cloud:
         try:
             proxy = getattr(self.connection, service)
             answer = proxy.request(path, method, raise_exc=False, connect_retries=0, **options)
-        except (sdk_errors.SDKException, auth_errors.ClientException) as error:
+        except (SDKException, auth_errors.ClientException) as error:
             raise ApiError(str(error)) from error
         if answer.status_code not in expected:
             listed = " ".join(map(str, expected))
