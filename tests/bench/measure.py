@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import training
 from bench.cached_start import cached_start
+from bench.slide_reading import slide_readings
 from bench.survival import GOAL_S, resume_s
 from dhctl.infra.engine_install import ensure_engine
 from dhctl.infra.events import ignore
@@ -213,12 +214,19 @@ def _rows(bench: Bench, rates: training.Rates | None) -> list[Row]:
 
 
 def _data_rows() -> list[Row]:
-    """A job's start with its data in a cache beside the first one, which fetches it from S3."""
+    """A job's start with its data in a cache beside the first one, which fetches it from S3; shards beside slides."""
     with tempfile.TemporaryDirectory() as folder:
         starts = cached_start(Path(folder))
     ratio = starts.cached_s / starts.first_s
     cells = (f"{starts.cached_s:.2f} s", f"{starts.first_s:.2f} s", f"{ratio:.2f}")
-    return [Row("start with cached data / first start, S3 on this machine", *cells, "below 1", ratio < 1)]
+    rows = [Row("start with cached data / first start, S3 on this machine", *cells, "below 1", ratio < 1)]
+    for tile_format in ("npy", "jpg"):
+        with tempfile.TemporaryDirectory() as folder:
+            read = slide_readings(Path(folder), tile_format)
+        what = f"an epoch's reading of slides, from shards of {tile_format} tiles / from the slides"
+        cells = (f"{read.shards:.0f} slides/s", f"{read.slides:.0f} slides/s", f"{read.shards / read.slides:.1f}")
+        rows.append(Row(what, *cells, "above 1", read.shards > read.slides))
+    return rows
 
 
 def _resume_row() -> Row:

@@ -5,7 +5,6 @@ Started by the Pulumi CLI, which reads the port from the first line of the outpu
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from pulumi.runtime.proto import provider_pb2_grpc
 
+from testbeds.openstack.plugin.cloud import sdk
 from testbeds.openstack.plugin.servicer import StandIn
 
 MESSAGE_BYTES = 400 * 1024 * 1024
@@ -36,7 +36,7 @@ def main() -> None:
     server.start()
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
-    importlib.import_module("openstack")  # the first request for the cloud finds it
+    sdk()  # the first request for the cloud finds it
     parent = os.getppid()
     while not ended.wait(PARENT_S) and os.getppid() == parent:
         pass

@@ -4,6 +4,7 @@ official plugin passes on. Waiting is done here too, in its words.
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -38,6 +39,18 @@ _NAMES = {
     "application_credential_secret": "application_credential_secret",
 }
 """Provider settings that are part of the login, and what openstacksdk calls them."""
+
+
+_IMPORTING = threading.Lock()
+
+
+def sdk() -> Any:
+    """The package openstacksdk. Its import takes most of a second, in which the engine may ask for what needs no cloud.
+
+    By one thread at a time: its modules import each other, and several threads would meet them half-made.
+    """
+    with _IMPORTING:
+        return importlib.import_module("openstack")
 
 
 class ApiError(Exception):
@@ -79,9 +92,6 @@ class Cloud:
             return self._connection
 
     def _connect(self) -> Connection:
-        import openstack  # most of a second, in which the engine may ask for what needs no cloud
-        from openstack.exceptions import SDKException
-
         login = {theirs: self._settings[ours] for ours, theirs in _NAMES.items() if ours in self._settings}
         options: dict[str, Any] = {"auth": login} if login else {}
         for ours, theirs in (("cloud", "cloud"), ("region", "region_name"), ("cacert_file", "cacert")):
@@ -92,9 +102,9 @@ class Cloud:
         if "application_credential_secret" in login:
             options["auth_type"] = "v3applicationcredential"
         try:
-            connection = openstack.connect(**options, app_name="stand-in", api_timeout=REQUEST_TIMEOUT_S)
+            connection = sdk().connect(**options, app_name="stand-in", api_timeout=REQUEST_TIMEOUT_S)
             connection.authorize()
-        except (SDKException, auth_errors.ClientException) as error:
+        except (sdk().exceptions.SDKException, auth_errors.ClientException) as error:
             raise ApiError(f"Error creating OpenStack client: {error}") from error
         return connection
 
@@ -120,8 +130,6 @@ class Cloud:
 
         Raises ApiError for an answer that is not `ok` (gophercloud's expectation by default), and for none.
         """
-        from openstack.exceptions import SDKException
-
         expected = ok or _EXPECTED[method]
         options: dict[str, Any] = {"microversion": version} if version else {}
         if body is not None:
@@ -129,7 +137,7 @@ class Cloud:
         try:
             proxy = getattr(self.connection, service)
             answer = proxy.request(path, method, raise_exc=False, connect_retries=0, **options)
-        except (SDKException, auth_errors.ClientException) as error:
+        except (sdk().exceptions.SDKException, auth_errors.ClientException) as error:
             raise ApiError(str(error)) from error
         if answer.status_code not in expected:
             listed = " ".join(map(str, expected))
