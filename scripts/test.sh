@@ -17,7 +17,8 @@ sum_up() {
 }
 
 status=0
-(tests tests/unit tests/contract tests/jobs tests/testbeds tests/e2e) 2>&1 | tee "$logs/here" || status=1
+(tests tests/unit tests/jobs -n 2) 2>&1 | tee "$logs/units" || status=1
+(tests tests/contract tests/testbeds tests/e2e) 2>&1 | tee "$logs/here" || status=1
 # A background job of a shell ignores SIGINT, and with it all that its tests start.
 (trap - INT && tests tests/pods) > "$logs/pods" 2>&1 &
 pods=$!
