@@ -181,7 +181,7 @@ def _pss(pid: int) -> int:
 
 def _rate_row(what: str, ours: float, floor: float, least: float) -> Row:
     told = f"{ours:.2f} samples/s", f"{floor:.2f} samples/s"
-    return Row(what, *told, f"{ours / floor:.3f}", f"at least {least}", ours / floor >= least)
+    return Row(what, *told, f"{ours / floor:.3f}", f"at least {least}" if least else "", ours / floor >= least)
 
 
 def _rows(bench: Bench, rates: training.Rates | None) -> list[Row]:
@@ -207,6 +207,7 @@ def _rows(bench: Bench, rates: training.Rates | None) -> list[Row]:
             _rate_row("training loop / without Ray", rates.job, rates.job_without_ray, 0.97),
             _rate_row("training core on one worker / a bare loop", rates.one, rates.bare, 0.97),
             _rate_row("two workers / one worker, bound by computing", rates.two, rates.one, 1.7),
+            _rate_row("two bare loops at once / one: what the cores give", rates.bare_twice, rates.bare, 0),
         ]
     names = {"head": "memory of the head (PSS)", "w-": "memory of a worker with one idle Python worker (PSS)"}
     rows += [Row(names[k], format_size(v), "", "", "", True) for k, v in bench.memory.items()]

@@ -6,8 +6,10 @@ beforehand, draw the same tiles, and keep nothing in memory between two draws.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +45,8 @@ def slide_readings(folder: Path, tile_format: str) -> Readings:
     for phantom in phantoms:
         write_phantom(PhantomTask(phantom, data))
     write_table(data, phantoms)
-    bags = prepare(data, shards, settings, InThisProcess()).bags
+    with redirect_stdout(io.StringIO()):  # the job's own lines of progress
+        bags = prepare(data, shards, settings, InThisProcess()).bags
     from_shards = Bags(bags, shards, settings)
     files = {Path(file.key).stem: folder / "slides" / file.key for file in data.files()}
     corners = {}

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,6 +31,8 @@ class Rates:
     job_without_ray: float
     bare: float
     """A loop anyone would write, in one process."""
+    bare_twice: float
+    """Two such processes at once, their rates added: what this machine's cores give together."""
     one: float
     """The same steps on the core, on one worker."""
     two: float
@@ -71,10 +74,16 @@ def training_rates(bench: Bench) -> Rates:
     """All of them, one after the other."""
     job = _prostate(bench)
     job_without_ray = _prostate_without_ray(bench)
-    print("a bare loop, the core on one worker and on two", flush=True)
-    bare = bench.without_dhctl([str(COMPUTE / "main.py"), "--bare"], OMP_NUM_THREADS="1")
+    print("a bare loop, two at once, the core on one worker and on two", flush=True)
+    bare = _bare(bench)
+    with ThreadPoolExecutor(2) as loops:
+        bare_twice = sum(loops.map(lambda _: _bare(bench), range(2)))
     one, two = (bench.rate(_compute_spec(workers)) for workers in (1, 2))
-    return Rates(job, job_without_ray, bare, one, two)
+    return Rates(job, job_without_ray, bare, bare_twice, one, two)
+
+
+def _bare(bench: Bench) -> float:
+    return bench.without_dhctl([str(COMPUTE / "main.py"), "--bare"], OMP_NUM_THREADS="1")
 
 
 def _compute_spec(workers: int) -> dict[str, Any]:

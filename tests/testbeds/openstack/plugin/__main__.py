@@ -26,7 +26,7 @@ PARENT_S = 1.0
 
 def main() -> None:
     """Serves until it is told to end, or until the CLI is gone: a plugin whose CLI was killed must not go on."""
-    ended = threading.Event()
+    ended, parent = threading.Event(), os.getppid()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     options = [("grpc.max_receive_message_length", MESSAGE_BYTES), ("grpc.max_send_message_length", MESSAGE_BYTES)]
@@ -37,7 +37,6 @@ def main() -> None:
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
     sdk()  # the first request for the cloud finds it
-    parent = os.getppid()
     while not ended.wait(PARENT_S) and os.getppid() == parent:
         pass
     server.stop(0)
