@@ -68,9 +68,9 @@ class Settings(core.TrainingSettings):
 
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "tiny": {
-        "epochs": 7,
+        "epochs": 6,
         # Ray Train takes about 2 s to accept a report: an epoch of few seconds would be mostly waiting.
-        "draws_per_epoch": 6,
+        "draws_per_epoch": 5,
         "batch_scans": 4,
         "learning_rate": 1e-2,
         "spacing_mm": (2.0, 2.0, 2.0),
