@@ -15,6 +15,8 @@ from dhctl.infra.errors import ClusterError
 RECONNECT_S = 1.0
 RECONNECTS = 5
 FIRST_OUTPUT_S = 30.0
+RAYS_OWN_LINES_S = 3.0
+"""From Ray's lines about a job until the job's own are asked for by the tail, which looks every other second."""
 
 
 class LogStream:
@@ -43,21 +45,24 @@ class LogStream:
         self._chunks.put(None)
 
     def _first_output(self) -> int:
-        """Asks for the log until there is some: Ray's tail starts slowly, and the first line is what a user waits for.
+        """Asks for the log until there is some, and a little longer: Ray begins it with lines of its own, and its tail
+        starts slowly, while the job's first line is what a user waits for.
 
         How many characters came. What fails here fails in the tail too, which has the retries.
         """
-        end = time.monotonic() + FIRST_OUTPUT_S
+        seen, end = 0, time.monotonic() + FIRST_OUTPUT_S
         with suppress(RuntimeError, OSError):
             while time.monotonic() < end:
                 text: str = self._client.get_job_logs(self._submission_id)
-                if text:
-                    self._chunks.put(text)
-                    return len(text)
+                if text and not seen:
+                    end = time.monotonic() + RAYS_OWN_LINES_S
+                if len(text) > seen:
+                    self._chunks.put(text[seen:])
+                    seen = len(text)
                 if self._client.get_job_status(self._submission_id).is_terminal():
-                    return 0
+                    break
                 time.sleep(0.2)
-        return 0
+        return seen
 
     async def _follow_once(self) -> None:
         """Puts what is new behind the characters seen so far into the queue."""
