@@ -93,9 +93,16 @@ def kubernetes_reaper(context: str | None, namespace: str | None, report: Report
 
 
 def tools(spec: RunSpec, console: Console, interrupts: Interrupts) -> Tools:
-    """Everything a run of this spec works with. The engine is on its way in while admission waits for the place."""
-    from dhctl.infra.early import ENGINE, load_early
+    """Everything a run of this spec works with."""
     from dhctl.infra.up import Tools
 
-    load_early(ENGINE, f"dhctl.stacks.{spec.target.value}.program")
     return Tools(home(), target_for(spec.target), engines(console, interrupts), console.report, interrupts)
+
+
+def admitted(spec: RunSpec, tools: Tools, *, strict: bool = False) -> RunSpec:
+    """The spec as it can be brought up now. The engine is imported while admission waits. Raises AdmissionError."""
+    from dhctl.infra.admission import admit
+    from dhctl.infra.early import ENGINE, load_early
+
+    load_early(ENGINE, f"dhctl.stacks.{spec.target.value}.program")
+    return admit(spec, tools.target, tools.report, strict=strict)

@@ -65,7 +65,6 @@ def _run(crate: Crate, rebuilt: Rebuilt, as_json: bool, rows: Iterable[Row]) -> 
     from dhctl.cli import factory
     from dhctl.cli.console import Console
     from dhctl.cli.outcome import show_outcome
-    from dhctl.infra.admission import admit
     from dhctl.infra.crate.differences import after, judge
     from dhctl.infra.crate.facts import facts_of
     from dhctl.infra.errors import RefusedError
@@ -77,7 +76,7 @@ def _run(crate: Crate, rebuilt: Rebuilt, as_json: bool, rows: Iterable[Row]) -> 
             if row.verdict == "differs":
                 console.warn(f"{row.what} differs: {row.crate} in the crate, {row.here} here")
         tools = factory.tools(rebuilt.spec, console, interrupts)
-        spec = admit(rebuilt.spec, tools.target, console.report)
+        spec = factory.admitted(rebuilt.spec, tools)
         end = run(spec, tools, rebuilt.spec)
         end.record.ledger.note("reproduces", run=crate.run["run"])
         console.receipt(end.receipt)

@@ -24,14 +24,13 @@ def command(spec_file: Path, target: str | None, resume: str | None, strict: boo
     from dhctl.cli import factory
     from dhctl.cli.console import Console
     from dhctl.cli.outcome import show_outcome
-    from dhctl.infra.admission import admit
     from dhctl.infra.interrupts import Interrupts
     from dhctl.infra.run import run
 
     given = factory.spec(spec_file, target, resume)
     with Console(as_json) as console, Interrupts(console.warn) as interrupts:
         tools = factory.tools(given, console, interrupts)
-        spec = admit(given, tools.target, console.report, strict=strict)
+        spec = factory.admitted(given, tools, strict=strict)
         end = run(spec, tools, given)
         console.receipt(end.receipt)
         show_outcome(console, end.record, end.outcome)

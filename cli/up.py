@@ -19,14 +19,13 @@ def command(spec_file: Path, target: str | None, resume: str | None, strict: boo
     """Bring a cluster up and leave it until `dhctl down` or the end of its lease."""
     from dhctl.cli import factory
     from dhctl.cli.console import Console
-    from dhctl.infra.admission import admit
     from dhctl.infra.interrupts import Interrupts
     from dhctl.infra.up import bring_up
 
     given = factory.spec(spec_file, target, resume)
     with Console(as_json) as console, Interrupts(console.warn) as interrupts:
         tools = factory.tools(given, console, interrupts)
-        spec = admit(given, tools.target, console.report, strict=strict)
+        spec = factory.admitted(given, tools, strict=strict)
         record = bring_up(spec, tools, given)
         until = record.expires_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         told = f"{record.run_id} is up until {until}. Next: dhctl train {record.run_id}, dhctl down {record.run_id}"

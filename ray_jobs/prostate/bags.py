@@ -45,9 +45,8 @@ class Bags:
         if draw is None:
             return DrawnBag(self._tiles(bag, _spaced(bag.shard.tiles, self._settings.eval_tiles)), bag.grade, seed=0)
         rng = np.random.default_rng(draw)
-        wanted = self._settings.bag_tiles
-        chosen = rng.choice(bag.shard.tiles, wanted, replace=bag.shard.tiles < wanted)
-        return DrawnBag(self._tiles(bag, chosen.astype(np.int64)), bag.grade, int(rng.integers(2**31)))
+        chosen = drawn(bag.shard.tiles, self._settings.bag_tiles, rng)
+        return DrawnBag(self._tiles(bag, chosen), bag.grade, int(rng.integers(2**31)))
 
     def _tiles(self, bag: Bag, positions: NDArray[np.int64]) -> torch.Tensor:
         key = bag.shard.key
@@ -56,6 +55,11 @@ class Bags:
         if key not in self._kept:
             self._kept[key] = unpack(self._shards.read(f"{key}.tar"))
         return torch.from_numpy(self._kept[key][positions])
+
+
+def drawn(tiles: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Positions of a training step's tiles: each at most once where there are enough."""
+    return rng.choice(tiles, wanted, replace=tiles < wanted).astype(np.int64)
 
 
 def _spaced(tiles: int, at_most: int) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from dhctl.ray_jobs.prostate.pyramids import pyramid
 from dhctl.ray_jobs.prostate.settings import Settings
 from dhctl.ray_jobs.prostate.slides import Slide, UnreadableSlideError
 from dhctl.ray_jobs.prostate.stain import normalised
-from dhctl.ray_jobs.prostate.tiles import all_corners
+from dhctl.ray_jobs.prostate.tiles import all_corners, read_tiles
 from dhctl.ray_jobs.prostate.tissue import tissue_mask
 from dhctl.ray_jobs.training.loop import precision
 
@@ -83,11 +83,9 @@ def maps(sight: Sight, settings: Settings) -> dict[str, bytes]:
 
 def _batches(slide: Slide, corners: list[Corner], settings: Settings, device: torch.device) -> Iterator[torch.Tensor]:
     """Input of the encoder, some tiles at a time: a slide may have tens of thousands."""
-    side, step = settings.tile_px, settings.tile_um_per_px
     for start in range(0, len(corners), TILES_AT_ONCE):
         some = corners[start : start + TILES_AT_ONCE]
-        tiles = np.stack([slide.read(x_um, y_um, side, side, step) for x_um, y_um in some])
-        yield normalised(torch.from_numpy(tiles).to(device))
+        yield normalised(torch.from_numpy(read_tiles(slide, some, settings)).to(device))
 
 
 def _painted(sight: Sight, values: NDArray[np.float64], settings: Settings) -> NDArray[np.uint8]:

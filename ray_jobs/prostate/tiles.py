@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,10 +17,19 @@ def tissue_tiles(slide: Slide, settings: Settings) -> NDArray[np.uint8]:
 
     Raises UnreadableSlideError where no tile holds enough tissue.
     """
-    mask = tissue_mask(slide.overview(settings.mask_um_per_px))
-    corners = tile_corners(mask, settings)
+    corners = tissue_corners(slide, settings)
     if not corners:
         raise UnreadableSlideError("no tissue was found on it")
+    return read_tiles(slide, corners, settings)
+
+
+def tissue_corners(slide: Slide, settings: Settings) -> list[tuple[float, float]]:
+    """Where the tiles of a slide's tissue lie, see tile_corners; empty where there is none."""
+    return tile_corners(tissue_mask(slide.overview(settings.mask_um_per_px)), settings)
+
+
+def read_tiles(slide: Slide, corners: Sequence[tuple[float, float]], settings: Settings) -> NDArray[np.uint8]:
+    """The tiles (n, tile_px, tile_px, 3) RGB at these corners (x, y in micrometres), at least one."""
     side, step = settings.tile_px, settings.tile_um_per_px
     return np.stack([slide.read(x_um, y_um, side, side, step) for x_um, y_um in corners])
 

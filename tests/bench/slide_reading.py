@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from dhctl.ray_jobs.pipeline.spread import InThisProcess
-from dhctl.ray_jobs.prostate.bags import Bags
+from dhctl.ray_jobs.prostate.bags import Bags, drawn
 from dhctl.ray_jobs.prostate.phantoms import PhantomTask, plan_phantoms, write_phantom, write_table
 from dhctl.ray_jobs.prostate.preparation import prepare
 from dhctl.ray_jobs.prostate.settings import settings_from
 from dhctl.ray_jobs.prostate.shards import Bag
 from dhctl.ray_jobs.prostate.slides import open_slide
-from dhctl.ray_jobs.prostate.tiles import tile_corners
-from dhctl.ray_jobs.prostate.tissue import tissue_mask
+from dhctl.ray_jobs.prostate.tiles import read_tiles, tissue_corners
 from dhctl.ray_jobs.storage import open_store
 
 PATIENTS, SEED, EPOCHS = 24, 7, 3
@@ -52,15 +51,12 @@ def slide_readings(folder: Path, tile_format: str) -> Readings:
     corners = {}
     for bag in bags:
         with open_slide(files[bag.shard.slide], settings.assumed_um_per_px) as slide:
-            corners[bag.shard.slide] = tile_corners(tissue_mask(slide.overview(settings.mask_um_per_px)), settings)
+            corners[bag.shard.slide] = tissue_corners(slide, settings)
 
     def from_slide(bag: Bag, draw: int) -> None:
-        rng, tiles = np.random.default_rng(draw), bag.shard.tiles
-        chosen = rng.choice(tiles, settings.bag_tiles, replace=tiles < settings.bag_tiles)
+        chosen = drawn(bag.shard.tiles, settings.bag_tiles, np.random.default_rng(draw))
         with open_slide(files[bag.shard.slide], settings.assumed_um_per_px) as slide:
-            at = [corners[bag.shard.slide][position] for position in chosen]
-            side, step = settings.tile_px, settings.tile_um_per_px
-            np.stack([slide.read(x_um, y_um, side, side, step) for x_um, y_um in at])
+            read_tiles(slide, [corners[bag.shard.slide][position] for position in chosen], settings)
 
     return Readings(
         shards=_rate(len(bags), from_shards.read),

@@ -16,6 +16,7 @@ from cloud.things import Foreign
 from dhctl.infra.openstack.secrets import HeadSecrets
 from dhctl.infra.processes import wait_until
 from dhctl.infra.record import RunRecord
+from e2e.driver import assert_trained_on_two
 from testbeds.object_store import ObjectStore
 
 CANARY = "canary-9c1f27d0a4"
@@ -92,11 +93,7 @@ def test_prostate_example_trains_on_s3(dhctl: CloudRuns, cloud: Connection, s3_s
     (dhctl.folder / "prostate.json").write_text(json.dumps(body))
     ran = dhctl("run", "prostate.json", "--json", timeout_s=1200)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    events = [json.loads(line) for line in ran.stdout.splitlines()]
-    metric = events[-1]["result"]["metric"]
-    assert metric["name"] == "quadratic_weighted_kappa"
-    assert metric["value"] > metric["baseline"]["value"] + 0.2
-    assert max(e["alive"] for e in events if e["event"] == "NodeChanged") == 2
+    assert_trained_on_two(ran.stdout, "quadratic_weighted_kappa", 0.2)
     record = dhctl.record()
     kept = s3_server.objects("runs", f"{dhctl.folder.name}/{record.run_id}/")
     assert any(key.endswith("model.pt") for key in kept)

@@ -112,6 +112,15 @@ def has(act: str, phase: str) -> Callable[[RunRecord], bool]:
     return lambda record: any(e.act == act and e.phase == phase for e in record.ledger.entries())
 
 
+def assert_trained_on_two(told: str, metric: str, margin: float) -> None:
+    """By the lines of a `dhctl run --json`: a metric beyond its baseline by a margin, and two workers at once."""
+    events = [json.loads(line) for line in told.splitlines()]
+    found = events[-1]["result"]["metric"]
+    assert found["name"] == metric
+    assert found["value"] > found["baseline"]["value"] + margin
+    assert max(e["alive"] for e in events if e["event"] == "NodeChanged") == 2
+
+
 def assert_cluster_gone(record: RunRecord) -> None:
     """No process of the cluster and no run folder, whatever the receipt says."""
     folder = RunFolder(scratch_root(record.spec), record.run_id)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from pods.runs import PodRuns, section
 
+from e2e.driver import assert_trained_on_two
 from testbeds.object_store import ObjectStore
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -31,10 +32,6 @@ def test_an_example_trains_on_s3(
     (dhctl.folder / "example.json").write_text(json.dumps(body))
     ran = dhctl("run", "example.json", "--json", timeout_s=1200)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    events = [json.loads(line) for line in ran.stdout.splitlines()]
-    found = events[-1]["result"]["metric"]
-    assert found["name"] == metric
-    assert found["value"] > found["baseline"]["value"] + margin
-    assert max(e["alive"] for e in events if e["event"] == "NodeChanged") == 2
+    assert_trained_on_two(ran.stdout, metric, margin)
     kept = kubernetes_s3.objects("runs", f"{dhctl.folder.name}/{dhctl.record().run_id}/")
     assert any(key.endswith("model.pt") for key in kept)

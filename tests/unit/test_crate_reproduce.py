@@ -296,7 +296,7 @@ def test_the_exit_code_is_the_judgement(
     metric = {**RESULT["metric"], "value": value}  # type: ignore[dict-item]
     again = finished_run(home, folder.parent / "again", result={"metric": metric})
     receipt = Receipt.from_dict(json.loads(again.receipt_path.read_text()))
-    monkeypatch.setattr("dhctl.infra.admission.admit", lambda spec, *rest: spec)
+    monkeypatch.setattr("dhctl.infra.admission.admit", lambda spec, *rest, **options: spec)
     monkeypatch.setattr("dhctl.infra.run.run", lambda *asked: RunEnd(again, None, receipt, None))
     assert run_group(["reproduce", str(folder), "--data", str(folder.parent / "data")]) == (word == "outside")
     shown = capsys.readouterr()
