@@ -1,21 +1,13 @@
-"""Speaking to a Ray cluster from outside: who may, whether it answers, whether it refuses those without the token."""
+"""Speaking to a Ray cluster from outside: who may, whether it answers, which nodes it has."""
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import requests
 
 from dhctl.infra.errors import ClusterError
-
-KNOCK_S = 45.0
-"""How long a door may take to answer a stranger: a raylet on a busy machine takes its time at first."""
-
-PAUSE_S = 0.2
-"""Between tries of a door whose connection broke."""
 
 
 @dataclass(frozen=True)
@@ -88,69 +80,3 @@ def _get(connection: Connection, path: str, timeout_s: float) -> dict[str, Any]:
     except (requests.RequestException, ValueError) as error:
         raise ClusterError(f"Ray's dashboard does not answer ({type(error).__name__})") from error
     return body
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What one door of the cluster did with callers who may not enter."""
-
-    door: str
-    without_token: str
-    wrong_token: str
-    refused: bool
-
-
-def probe_refusal(connection: Connection) -> list[Probe]:
-    """Knocks at the Jobs API, the GCS and a raylet without a token and with a wrong one."""
-    with ThreadPoolExecutor(max_workers=3) as doors:
-        tries = [
-            doors.submit(_probe_jobs_api, connection),
-            doors.submit(_probe_grpc, "GCS", connection.gcs_address, "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"),
-            doors.submit(_probe_grpc, "raylet", connection.raylet_address, "/ray.rpc.NodeManagerService/GetNodeStats"),
-        ]
-        return [tried.result() for tried in tries]
-
-
-def require_refusal(connection: Connection) -> list[Probe]:
-    """Raises ClusterError when any door opens without the token, or cannot be tried."""
-    probes = probe_refusal(connection)
-    open_doors = [p for p in probes if not p.refused]
-    if open_doors:
-        told = ", ".join(f"{p.door} ({p.without_token} / {p.wrong_token})" for p in open_doors)
-        raise ClusterError(f"Ray does not refuse callers without the token: {told}", "the run is taken down")
-    return probes
-
-
-def _probe_jobs_api(connection: Connection) -> Probe:
-    answers = []
-    for headers in ({}, {"Authorization": "Bearer " + "0" * 64}):
-        try:
-            answer = requests.get(f"{connection.dashboard_url}/api/jobs/", headers=headers, timeout=KNOCK_S)
-            answers.append(str(answer.status_code))
-        except requests.RequestException as error:
-            answers.append(type(error).__name__)
-    return Probe("Jobs API", answers[0], answers[1], answers[0] == "401" and answers[1] in ("401", "403"))
-
-
-def _probe_grpc(door: str, address: str, method: str) -> Probe:
-    """An empty message is valid for any method, so no Ray protocol classes are needed."""
-    import grpc  # heavy, and only needed here
-
-    def knock(*metadata: tuple[str, str]) -> str:
-        """A connection that breaks is no answer: another one is tried for as long as one knock may take."""
-        until = time.monotonic() + KNOCK_S
-        while (answer := ask(*metadata)) == "UNAVAILABLE" and time.monotonic() < until:
-            time.sleep(PAUSE_S)
-        return answer
-
-    def ask(*metadata: tuple[str, str]) -> str:
-        with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
-            try:
-                call(b"", metadata=metadata, timeout=KNOCK_S, wait_for_ready=True)
-            except grpc.RpcError as error:
-                return str(error.code().name)
-        return "OK"
-
-    answers = knock(), knock(("authorization", "Bearer " + "0" * 64))
-    return Probe(door, *answers, refused=all(a == "UNAUTHENTICATED" for a in answers))

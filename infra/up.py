@@ -17,8 +17,9 @@ from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report, Warned
 from dhctl.infra.home import Home, storage_errors
 from dhctl.infra.interrupts import Interrupts, StopNow
 from dhctl.infra.processes import ProcessMark
-from dhctl.infra.ray_api import Connection, alive_nodes, require_refusal
+from dhctl.infra.ray_api import Connection, alive_nodes
 from dhctl.infra.record import RunRecord, open_record
+from dhctl.infra.refusal import require_refusal
 from dhctl.infra.spec import RunSpec, TargetName
 from dhctl.infra.target import Program, StackOutputs, Target
 

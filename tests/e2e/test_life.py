@@ -11,8 +11,9 @@ import pytest
 
 from dhctl.infra.local.layout import RunFolder, scratch_root
 from dhctl.infra.processes import wait_until
-from dhctl.infra.ray_api import alive_nodes, probe_refusal
+from dhctl.infra.ray_api import alive_nodes
 from dhctl.infra.record import RunRecord
+from dhctl.infra.refusal import probe_refusal
 from dhctl.stacks.targets import target_for
 from e2e.driver import Dhctl, assert_gone
 
