@@ -59,7 +59,8 @@ install_packages() {
   fi
   pwd > .venv/.dhctl-folder
   say "installing dhctl and what it needs into .venv (the first time some 5 GB, a few minutes)"
-  "$uv" pip install --python .venv/bin/python --constraint constraints.txt --editable '.[jobs]' --group dev ||
+  # Compiled now: where PYTHONDONTWRITEBYTECODE is set, as in many images, each process would compile Ray and PyTorch again.
+  "$uv" pip install --python .venv/bin/python --compile-bytecode --constraint constraints.txt --editable '.[jobs]' --group dev ||
     fail "the packages could not be installed; the reason is above"
   digest > .venv/.dhctl-packages
 }
@@ -72,3 +73,4 @@ install_engine() {
 
 is_current .venv/.dhctl-packages "$(digest)" || install_packages
 is_current .venv/.dhctl-engine "$(engine_digest)" || install_engine
+.venv/bin/python -m compileall -q infra stacks cli ray_jobs
