@@ -21,6 +21,7 @@ from torch import nn
 from dhctl.ray_jobs.environment import JobEnvironment, JobStoppedError, RefusedInputError
 from dhctl.ray_jobs.storage import Store, lasting_filesystem
 from dhctl.ray_jobs.training import checkpoint
+from dhctl.ray_jobs.training.allocator import keep_freed_memory
 from dhctl.ray_jobs.training.loop import train
 from dhctl.ray_jobs.training.runner import TrainingOrder
 from dhctl.ray_jobs.training.shares import Claim, SharedScaling
@@ -134,6 +135,7 @@ def _work(config: dict[str, Any]) -> None:
     """What each train worker runs."""
     order: TrainingOrder = config["order"]
     torch.set_num_threads(order.env.worker_cpus)
+    keep_freed_memory()
     train(RayRunner(order.output.beneath(order.name)), order.task, order.settings)
 
 
