@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import ctypes
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-"""Numbers of <malloc.h>."""
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+"""For processes that train in a thread that is not their first: one heap for all threads, because a thread's own has
+64 MiB at most, and what does not fit is given back to the kernel whatever `keep_freed_memory` says."""
 
-KEEPS = {M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 64 * 1024 * 1024, M_MMAP_MAX: 0}
-"""Nothing is given back from the end of the heap (the most that mallopt takes); a thread's heap, which is 64 MiB long,
-stays when all of it is free; and large pieces come from the heap too."""
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Numbers of <malloc.h>."""
 
 
 def keep_freed_memory() -> bool:
     """Let this process keep what it freed, for its next step; what it needs at most stays about the same.
 
+    Nothing is given back from the end of the heap (the most that mallopt takes), and large pieces come from it too.
     Returns whether the C library could be told so: another one than glibc keeps its ways.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all([mallopt(parameter, value) for parameter, value in KEEPS.items()])
+    return mallopt is not None and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1)) and bool(mallopt(M_MMAP_MAX, 0))

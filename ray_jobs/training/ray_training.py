@@ -20,8 +20,7 @@ from torch import nn
 
 from dhctl.ray_jobs.environment import JobEnvironment, JobStoppedError, RefusedInputError
 from dhctl.ray_jobs.storage import Store, lasting_filesystem
-from dhctl.ray_jobs.training import checkpoint
-from dhctl.ray_jobs.training.allocator import keep_freed_memory
+from dhctl.ray_jobs.training import allocator, checkpoint
 from dhctl.ray_jobs.training.loop import train
 from dhctl.ray_jobs.training.runner import TrainingOrder
 from dhctl.ray_jobs.training.shares import Claim, SharedScaling
@@ -105,12 +104,13 @@ def train_on_ray(order: TrainingOrder, on_epoch: Callable[[Metrics], None]) -> S
             _work,
             train_loop_config={"order": order},
             scaling_config=scaling,
-            run_config=RunConfig(
+            run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees Train v1
                 name=order.name,
                 storage_path=output.root,
                 storage_filesystem=None if output.is_local else lasting_filesystem(output),
                 failure_config=FailureConfig(max_failures=order.settings.max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=order.settings.keep_checkpoints),
+                worker_runtime_env={"env_vars": allocator.ENVIRONMENT},
                 callbacks=[Watcher(relay)],  # type: ignore[list-item]  # mypy sees Train v1
             ),
         )
@@ -135,7 +135,7 @@ def _work(config: dict[str, Any]) -> None:
     """What each train worker runs."""
     order: TrainingOrder = config["order"]
     torch.set_num_threads(order.env.worker_cpus)
-    keep_freed_memory()
+    allocator.keep_freed_memory()
     train(RayRunner(order.output.beneath(order.name)), order.task, order.settings)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from dhctl.ray_jobs.training.allocator import ENVIRONMENT
 
 STEPS = """
 import resource, sys, threading
@@ -16,7 +19,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 def step():
-    activations = [torch.ones(megabytes << 18) for megabytes in (1, 8, 20, 40)]
+    activations = [torch.ones(megabytes << 18) for megabytes in (1, 8, 20, 40, 80)]
     return sum(float(one[0]) for one in activations)
 
 def train():
@@ -40,7 +43,9 @@ else:
 
 
 def faults_a_step(how: str, where: str) -> int:
-    done = subprocess.run([sys.executable, "-c", STEPS, how, where], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", STEPS, how, where]
+    env = {**os.environ, **ENVIRONMENT} if how == "keep" else None
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from dhctl.ray_jobs import training
 from dhctl.ray_jobs.report import progress
 
-SAMPLES, PIXELS, BATCH, EPOCHS = 384, 64, 16, 4
+SAMPLES, PIXELS, BATCH, EPOCHS = 1536, 64, 64, 4
 LOSS = training.Watched("validation_loss", best="min")
 
 
