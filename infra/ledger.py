@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -133,3 +133,11 @@ def last(entries: Iterable[Entry], act: str, *phases: Phase) -> Entry | None:
     """The newest entry of an act (in one of `phases`, where given)."""
     found = [e for e in entries if e.act == act and (not phases or e.phase in phases)]
     return found[-1] if found else None
+
+
+def until_gone(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """The entries up to the first `down` that found nothing left: later ones only looked again."""
+    for number, entry in enumerate(entries):
+        if entry.act == "down" and entry.phase == "done" and entry.detail.get("clean"):
+            return entries[: number + 1]
+    return entries

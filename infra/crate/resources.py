@@ -1,14 +1,14 @@
-"""The nodes of a run with their begin and end, as its ledger tells them."""
+"""The nodes of a run as its crate tells them: from when to when each was there and who says so. No names of a site."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from dhctl.infra.head_ledger import when
 from dhctl.infra.ledger import Entry, last
+from dhctl.infra.node_lives import HEAD, NodeLife, node_lives
 from dhctl.infra.spec import Workers
 
 
@@ -35,62 +35,24 @@ class NodeUse:
 
 
 def node_uses(entries: Sequence[Entry]) -> list[NodeUse]:
-    """All nodes of the run, by their begin."""
-    found = _made(entries)
-    if not any(use.role == "worker" for use in found.values()):
-        found |= _seen_by_ray(entries)
+    """All nodes that were there, by their begin. Where a provider told of workers, what only Ray saw is left out."""
+    lives = node_lives(entries)
+    heads = [node for node in lives if node.is_head and node.made]
+    workers = [node for node in lives if not node.is_head and node.made]
+    workers = workers or [node for node in lives if node.only_ray_tells]
     down = last(entries, "down", "done", "failed")
-    uses = [replace(use, end=down.at, seen_by="down") if down and use.end is None else use for use in found.values()]
+    uses = [_use(node, number, down) for role in (heads, workers) for number, node in enumerate(role, 1)]
     return sorted(uses, key=lambda use: (use.start, use.node))
 
 
-def _made(entries: Iterable[Entry]) -> dict[str, NodeUse]:
-    """What providers and the engine say. Nodes of a cloud's head carry the head's own time."""
-    found: dict[str, NodeUse] = {}
-    for entry in entries:
-        at, told = when(entry), entry.detail
-        match entry.act, entry.phase:
-            case ("head.start" | "node.start") as act, "done":
-                node = str(told["node"])
-                found[node] = NodeUse(node, "head" if act == "head.start" else "worker", at)
-            case (("head.boot" | "head.ray"), "intent"):
-                node = f"head-{sum(use.role == 'head' for use in found.values()) + 1}"
-                if not any(use.role == "head" and use.end is None for use in found.values()):
-                    found[node] = NodeUse(node, "head", at)
-            case (("node.leave" | "nodes.stop" | "resource.delete"), ("done" | "note")):
-                _end(found, [*told.get("nodes", ()), told.get("node"), told.get("name")], at)
-            case "head.recover", "intent":
-                _end(found, [node for node, use in found.items() if use.role == "head"], at)
-            case "head.recover", "done" if told.get("how") == "back":
-                node = max(found, key=lambda node: (found[node].role == "head", found[node].start))
-                found[node] = replace(found[node], end=None)
-            case _:
-                continue
-    return found
-
-
-def _end(found: dict[str, NodeUse], names: Iterable[Any], at: datetime) -> None:
-    """Those of the names that are nodes end, unless they have; a deleted resource is a node when its name is one's."""
-    for name in names:
-        if name in found and found[name].end is None:
-            found[name] = replace(found[name], end=at)
-
-
-def _seen_by_ray(entries: Iterable[Entry]) -> dict[str, NodeUse]:
-    """Where an operator makes the workers, nobody but Ray tells; addresses are left out, order is kept."""
-    found: dict[str, NodeUse] = {}
-    living: dict[str, str] = {}
-    for entry in entries:
-        if entry.act != "node.seen":
-            continue
-        address = str(entry.detail["node"])
-        if entry.detail["status"] == "joined" and address not in living:
-            living[address] = node = f"worker-{len(found) + 1}"
-            found[node] = NodeUse(node, "worker", entry.at, seen_by="ray")
-        elif entry.detail["status"] == "left" and address in living:
-            node = living.pop(address)
-            found[node] = replace(found[node], end=entry.at)
-    return found
+def _use(node: NodeLife, number: int, down: Entry | None) -> NodeUse:
+    """A worker that Ray alone tells has an address of the site's network for its name, which stays out."""
+    role = "head" if node.is_head else "worker"
+    name = f"{role}-{number}" if node.name == HEAD or node.only_ray_tells else node.name
+    start = node.made or node.asked
+    if node.end is None and down:
+        return NodeUse(name, role, start, down.at, "down")
+    return NodeUse(name, role, start, node.end, "ray" if node.only_ray_tells else "provider")
 
 
 def worker_seconds(uses: Iterable[NodeUse]) -> float:

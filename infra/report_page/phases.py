@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dhctl.infra.head_ledger import when
-from dhctl.infra.ledger import Entry
+from dhctl.infra.ledger import Entry, until_gone
 from dhctl.infra.record import RunState, fold_state
 from dhctl.infra.report_page.acts import Ending, Span, spans
 
@@ -56,14 +56,6 @@ def life_of(entries: Sequence[Entry], opened: datetime, expires_at: datetime, no
     ]
     ups = [s for s in found if s.name == "up"]
     return Life(opened, end, living, tuple(sorted(found, key=lambda s: s.begin)), tuple(_steps(own, ups, end, living)))
-
-
-def until_gone(entries: Sequence[Entry]) -> Sequence[Entry]:
-    """The entries up to the first `down` that found nothing left: later ones only looked again."""
-    for number, entry in enumerate(entries):
-        if entry.act == "down" and entry.phase == "done" and entry.detail.get("clean"):
-            return entries[: number + 1]
-    return entries
 
 
 def _cut(found: list[Span], entries: Sequence[Entry]) -> list[Span]:

@@ -15,7 +15,7 @@ from dhctl.infra.receipt import Receipt
 from dhctl.infra.record import RunRecord, RunState, fold_state
 from dhctl.infra.report_page.files import read_object
 from dhctl.infra.report_page.jobs import JobStory, jobs_of
-from dhctl.infra.report_page.nodes import NodeLife, nodes_of
+from dhctl.infra.report_page.nodes import NodeSpan, nodes_of
 from dhctl.infra.report_page.phases import Life, life_of
 from dhctl.infra.report_page.troubles import Trouble, troubles_of
 from dhctl.infra.report_page.usage import Usage, usage_of
@@ -39,7 +39,7 @@ class RunStory:
     reason: str
     """Why it was taken down; "" while it lives."""
     life: Life
-    nodes: list[NodeLife]
+    nodes: list[NodeSpan]
     jobs: list[JobStory]
     usage: list[Usage]
     troubles: list[Trouble]

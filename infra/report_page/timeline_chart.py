@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from dhctl.infra.report_page.acts import Ending, Span
 from dhctl.infra.report_page.axis import Tick, time_ticks
-from dhctl.infra.report_page.nodes import NodeLife
+from dhctl.infra.report_page.nodes import NodeSpan
 from dhctl.infra.report_page.phases import Life
 from dhctl.infra.report_page.svg import element, percent, picture
 from dhctl.infra.report_page.words import duration
@@ -90,7 +90,7 @@ class Ruler:
         return element("svg", *labels, class_="axis", width="100%", height=18, aria_hidden="true")
 
 
-def timeline_of(life: Life, nodes: list[NodeLife]) -> Timeline:
+def timeline_of(life: Life, nodes: list[NodeSpan]) -> Timeline:
     """Phases with their steps below them, then nodes."""
     ruler = Ruler.of(life)
     lanes = []
@@ -111,7 +111,7 @@ def _phase_lane(ruler: Ruler, span: Span, level: int) -> Lane:
     return _lane(ruler, span.name, level, told, bars, span.begin)
 
 
-def _node_lane(ruler: Ruler, node: NodeLife) -> Lane:
+def _node_lane(ruler: Ruler, node: NodeSpan) -> Lane:
     told = duration(node.seconds)
     if node.joined:
         told += f", in Ray after {duration((node.joined - node.begin).total_seconds())}"

@@ -12,7 +12,7 @@ from dhctl.infra.record import RunRecord
 from dhctl.infra.report_page.acts import sentence
 from dhctl.infra.report_page.files import number, read_object, read_rows
 from dhctl.infra.report_page.jobs import JobStory
-from dhctl.infra.report_page.nodes import NodeLife
+from dhctl.infra.report_page.nodes import NodeSpan
 from dhctl.infra.report_page.words import plain
 from dhctl.infra.spec import RunSpec
 
@@ -35,7 +35,7 @@ class Trouble:
 
 
 def troubles_of(
-    record: RunRecord, spec: RunSpec | None, entries: Sequence[Entry], nodes: Sequence[NodeLife], jobs: list[JobStory]
+    record: RunRecord, spec: RunSpec | None, entries: Sequence[Entry], nodes: Sequence[NodeSpan], jobs: list[JobStory]
 ) -> list[Trouble]:
     """All of them, each sentence once."""
     found = [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dhctl.infra.kubernetes.quantity import parse
-from dhctl.infra.report_page.nodes import NodeLife
+from dhctl.infra.report_page.nodes import NodeSpan
 from dhctl.infra.spec import RunSpec, TargetName
 
 GIB = 2**30
@@ -43,7 +43,7 @@ class Usage:
         return None if each is None else each * self.hours
 
 
-def usage_of(nodes: Sequence[NodeLife], spec: RunSpec | None) -> list[Usage]:
+def usage_of(nodes: Sequence[NodeSpan], spec: RunSpec | None) -> list[Usage]:
     """Heads, then workers; nothing of what there was none of."""
     found = []
     for what, is_head in (("head", True), ("workers", False)):

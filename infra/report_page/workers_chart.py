@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from dhctl.infra.report_page.acts import Span
 from dhctl.infra.report_page.axis import whole_ticks
-from dhctl.infra.report_page.nodes import NodeLife, counts, peak
+from dhctl.infra.report_page.nodes import NodeSpan, counts, peak
 from dhctl.infra.report_page.svg import element, percent, picture
 from dhctl.infra.report_page.timeline_chart import Ruler
 
@@ -27,7 +27,7 @@ class Wanted:
     job_least: int
 
 
-def workers_chart(ruler: Ruler, nodes: Sequence[NodeLife], jobs: Sequence[Span], wanted: Wanted | None) -> Markup:
+def workers_chart(ruler: Ruler, nodes: Sequence[NodeSpan], jobs: Sequence[Span], wanted: Wanted | None) -> Markup:
     """Steps as wide as the page: those asked for, those in Ray; lines for the limit and for what jobs wanted."""
     workers = [node for node in nodes if not node.is_head]
     highest = max(peak(nodes), wanted.most if wanted else 0, 1)

@@ -16,7 +16,7 @@ from dhctl.infra.report_page import words
 from dhctl.infra.report_page.axis import ticks, time_ticks, whole_ticks
 from dhctl.infra.report_page.curves import curves_of
 from dhctl.infra.report_page.jobs import JobStory, chain, metric_of
-from dhctl.infra.report_page.nodes import NodeLife, counts
+from dhctl.infra.report_page.nodes import NodeSpan, counts
 from dhctl.infra.report_page.story import RunStory, read_story
 from dhctl.infra.report_page.svg import element
 from unit.report_records import BEGIN, Writer, whole_run
@@ -26,7 +26,7 @@ def story(record: RunRecord) -> RunStory:
     return read_story(record, BEGIN + timedelta(minutes=20))
 
 
-def seconds(node: NodeLife) -> tuple[float, float]:
+def seconds(node: NodeSpan) -> tuple[float, float]:
     return (node.begin - BEGIN).total_seconds(), (node.end - BEGIN).total_seconds()
 
 
