@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dhctl.ray_jobs.environment import PHANTOMS, RefusedInputError
+from dhctl.ray_jobs.environment import RefusedInputError
 from dhctl.ray_jobs.nodules.settings import Settings, settings_from
 from dhctl.ray_jobs.pipeline.recipe import Recipe
-from dhctl.ray_jobs.storage import Store, open_store
+from dhctl.ray_jobs.storage import Store
 
 if TYPE_CHECKING:
     from dhctl.ray_jobs.nodules.cohort import Cohort
@@ -58,11 +58,10 @@ def _evaluate(job: Job[Settings], cohort: Cohort, state: Mapping[str, Any]) -> d
     return evaluated(cohort, job.shards, job.output, job.settings, state, job.device)
 
 
-def _predict(job: Job[Settings], _state: Mapping[str, Any]) -> dict[str, Any]:
-    # The model is read where it is used: the driver's copy would be sent along with every scan.
+def _predict(job: Job[Settings], data: Store) -> dict[str, Any]:
     from dhctl.ray_jobs.nodules.prediction import predict
 
-    return predict(job, _phantoms(job) if job.env.data == PHANTOMS else open_store(job.env.data))
+    return predict(job, data)
 
 
 RECIPE = Recipe(

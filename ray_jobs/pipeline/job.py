@@ -131,7 +131,7 @@ def run_all(recipe: Recipe[SettingsT, CohortT], job: Job[SettingsT]) -> dict[str
 
 def run_prepare(recipe: Recipe[SettingsT, CohortT], job: Job[SettingsT]) -> CohortT:
     """Data (generated first, where it is phantoms) to shards."""
-    data = recipe.phantoms(job) if job.env.data == PHANTOMS else open_store(job.env.data)
+    data = _data(recipe, job)
     with timed(job, "prepare"):
         return recipe.prepare(job, data)
 
@@ -182,9 +182,14 @@ def run_predict(recipe: Recipe[SettingsT, CohortT], job: Job[SettingsT]) -> dict
             f"{source.url} has no {MODEL_FILE}; set job.params.model_from to the output of a run that trained one"
         ) from error
     with timed(job, "predict"):
-        found = {"job": recipe.name, "model": saved["training"], **recipe.predict(job, saved["model"])}
+        found = {"job": recipe.name, "model": saved["training"], **recipe.predict(job, _data(recipe, job))}
     report.result(found)
     return found
+
+
+def _data(recipe: Recipe[SettingsT, CohortT], job: Job[SettingsT]) -> Store:
+    """The store of the spec's data; phantoms are generated first."""
+    return recipe.phantoms(job) if job.env.data == PHANTOMS else open_store(job.env.data)
 
 
 def training_name(job: Job[SettingsT], cohort: CohortT) -> str:

@@ -64,7 +64,10 @@ class Recipe(Generic[SettingsT, CohortT]):
     It runs on a worker (as one Ray task of a worker's size, torch's threads set); `job.device` is where the model goes.
     `metric` has name, value, ci95 [low, high], baseline {name, value} and baselines [the same, ...].
     """
-    predict: Callable[[Job[SettingsT], Mapping[str, Any]], dict[str, Any]] | None = None
-    """The model's state dict and `job.env.data` -> results in the output and a summary of them; runs on the driver."""
+    predict: Callable[[Job[SettingsT], Store], dict[str, Any]] | None = None
+    """A data store -> results in the output and a summary of them; runs on the driver.
+
+    The model is read where it is used (`read_model`): the driver's copy would be sent along with every sample.
+    """
     packages: tuple[str, ...] = ()
     """Distributions whose versions a result names, beside those of the core."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dhctl.ray_jobs.environment import PHANTOMS, RefusedInputError
+from dhctl.ray_jobs.environment import RefusedInputError
 from dhctl.ray_jobs.pipeline.recipe import Recipe
 from dhctl.ray_jobs.prostate.settings import Settings, settings_from
-from dhctl.ray_jobs.storage import Store, open_store
+from dhctl.ray_jobs.storage import Store
 
 if TYPE_CHECKING:
     from dhctl.ray_jobs.pipeline.job import Job
@@ -61,11 +61,10 @@ def _evaluate(job: Job[Settings], cohort: Cohort, state: Mapping[str, Any]) -> d
     return scored(cohort, predicted, job.settings.seed)
 
 
-def _predict(job: Job[Settings], _state: Mapping[str, Any]) -> dict[str, Any]:
-    # The model is read where it is used: the driver's copy would be sent along with every slide.
+def _predict(job: Job[Settings], data: Store) -> dict[str, Any]:
     from dhctl.ray_jobs.prostate.prediction import predict
 
-    return predict(job, _phantoms(job) if job.env.data == PHANTOMS else open_store(job.env.data))
+    return predict(job, data)
 
 
 RECIPE = Recipe(
