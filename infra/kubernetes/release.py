@@ -1,4 +1,7 @@
-"""The end of a cluster on Kubernetes before its stack goes: logs are saved, nothing new starts, the workers leave."""
+"""A cluster whose pods dhctl's own autoscaler makes: what troubles it, and its end before the stack goes.
+
+Logs are saved, nothing new starts, the workers leave. kuberay.py has the same three for a cluster of an operator's.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ from dhctl.infra.events import Report
 from dhctl.infra.head_ledger import adopt_ledger
 from dhctl.infra.kubernetes.client import Cluster, ClusterApiError
 from dhctl.infra.kubernetes.discovery import PODS, ROLE_BINDINGS, Kind
+from dhctl.infra.kubernetes.heads import namespace_of
 from dhctl.infra.kubernetes.inventory import Owned, listing_of
 from dhctl.infra.kubernetes.mark import HEAD, WORKER, Mark
 from dhctl.infra.kubernetes.pod_exec import PodEndpoint, UnreachablePodError, require, run_in_pod
 from dhctl.infra.kubernetes.pod_files import fetch, save_logs
 from dhctl.infra.kubernetes.pod_objects import HEAD_MODULE
 from dhctl.infra.kubernetes.sweep import Sweep
+from dhctl.infra.kubernetes.troubles import of_run
 from dhctl.infra.ledger import last
 from dhctl.infra.node.layout import CODE_FOLDER, HOME
 from dhctl.infra.node.stop import STOP
@@ -29,7 +34,12 @@ FETCH_S = 120.0
 HEAD_GONE_S = 45.0
 
 
-def release_nodes(cluster: Cluster, namespace: str, record: RunRecord, report: Report) -> None:
+def troubles(cluster: Cluster, record: RunRecord) -> list[str]:
+    """What the scheduler and the kubelets tell of the pods, and the head's autoscaler of workers. Never raises."""
+    return of_run(cluster, namespace_of(record), record.run_id)
+
+
+def release_nodes(cluster: Cluster, record: RunRecord, report: Report) -> None:
     """Stops the autoscaler in the head's pod, takes its right to make pods away in any case, asks for the deletion of
     the workers, then of the head: all of them end while Pulumi starts. Services behind a load balancer go before what
     is under them.
@@ -37,10 +47,10 @@ def release_nodes(cluster: Cluster, namespace: str, record: RunRecord, report: R
     A head in which the autoscaler could not be stopped is gone before the workers are listed: it may have rights of a
     service account that is not the run's. Raises ClusterApiError, at the end, when something could not be listed.
     """
-    head = head_of(cluster, namespace, record)
+    head = head_of(cluster, record)
     stopped = last(record.ledger.entries(), "autoscaler.stop", "done") is not None
     stopped = stopped or not _may_live(head, record.run_id) or _try_to_stop(record, head)
-    sweep = Sweep(cluster, namespace, record.run_id, record.ledger, report)
+    sweep = Sweep(cluster, head.namespace, record.run_id, record.ledger, report)
     work = _Listed(record.run_id, head)
     sweep.end(work.of(ROLE_BINDINGS, HEAD))
     if not stopped:
@@ -52,9 +62,9 @@ def release_nodes(cluster: Cluster, namespace: str, record: RunRecord, report: R
         raise work.trouble
 
 
-def head_of(cluster: Cluster, namespace: str, record: RunRecord) -> PodEndpoint:
+def head_of(cluster: Cluster, record: RunRecord) -> PodEndpoint:
     """The head's pod, where dhctl makes it."""
-    return PodEndpoint(cluster, namespace, Mark(record.run_id).name(HEAD), record.spec.kubernetes.python)
+    return PodEndpoint(cluster, namespace_of(record), Mark(record.run_id).name(HEAD), record.spec.kubernetes.python)
 
 
 class _Listed:
@@ -99,18 +109,18 @@ def stop_autoscaler(head: PodEndpoint) -> None:
         require(head, run_in_pod(head, command, printed, STOP_S), "stopping the autoscaler")
 
 
-def collect(cluster: Cluster, namespace: str, record: RunRecord) -> None:
+def collect(cluster: Cluster, record: RunRecord) -> None:
     """Stops the autoscaler and copies the head's logs, which are whole then, into the record; with them what all pods
     of the run printed, also where the head cannot be reached. Silent about a head that is gone.
 
     Raises ClusterError when the head cannot be reached, or has none of the logs; ClusterApiError, StateFolderError.
     """
-    head = head_of(cluster, namespace, record)
+    head = head_of(cluster, record)
     try:
         if _may_live(head, record.run_id):
             _collect(record, head)
     finally:
-        save_logs(cluster, namespace, record.run_id, record.logs_dir / "pods")
+        save_logs(cluster, head.namespace, record.run_id, record.logs_dir / "pods")
 
 
 def _collect(record: RunRecord, head: PodEndpoint) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from typing import Protocol
 
 from dhctl.infra.errors import ClusterError, NotUpError, RefusedError
 from dhctl.infra.events import Report
@@ -20,7 +21,6 @@ from dhctl.infra.kubernetes import (
     plan,
     probe,
     release,
-    troubles,
 )
 from dhctl.infra.kubernetes.client import Cluster, ClusterApiError, connect
 from dhctl.infra.kubernetes.heads import Head, by_kuberay, find_head, head_name, namespace_of
@@ -46,6 +46,26 @@ def _cluster_of(context: str | None, namespace: str | None) -> Cluster:
 def cluster_of(section: KubernetesSection) -> Cluster:
     """One reading of the kubeconfig a verb, context and namespace. Raises ClusterApiError."""
     return _cluster_of(section.context, section.namespace)
+
+
+class _PodMaker(Protocol):
+    """What differs by who makes Ray's pods: the modules `release` and `kuberay`."""
+
+    def troubles(self, cluster: Cluster, record: RunRecord) -> list[str]:
+        """Why pods do not come. Never raises."""
+        ...
+
+    def release_nodes(self, cluster: Cluster, record: RunRecord, report: Report) -> None:
+        """See Target."""
+        ...
+
+    def collect(self, cluster: Cluster, record: RunRecord) -> None:
+        """See Target."""
+        ...
+
+
+def _maker(record: RunRecord) -> _PodMaker:
+    return kuberay if by_kuberay(record) else release
 
 
 class KubernetesTarget:
@@ -103,10 +123,7 @@ class KubernetesTarget:
 
     def troubles(self, record: RunRecord) -> list[str]:
         """The scheduler's and the kubelet's reasons, and what the head's autoscaler met."""
-        cluster = self._cluster(record)
-        if by_kuberay(record):
-            return kuberay.troubles(cluster, record)
-        return troubles.of_run(cluster, namespace_of(record), record.run_id)
+        return _maker(record).troubles(self._cluster(record), record)
 
     def probe_outside(self, record: RunRecord) -> str:
         """Ray's doors from a pod outside the run: it must refuse, whether or not they can be reached."""
@@ -138,17 +155,11 @@ class KubernetesTarget:
 
     def release_nodes(self, record: RunRecord, report: Report) -> None:
         """The autoscaler is stopped, its rights deleted, then all pods are asked to go. A RayCluster goes whole."""
-        if by_kuberay(record):
-            kuberay.release_nodes(self._cluster(record), record, report)
-            return
-        release.release_nodes(self._cluster(record), namespace_of(record), record, report)
+        _maker(record).release_nodes(self._cluster(record), record, report)
 
     def collect(self, record: RunRecord) -> None:
         """Logs of head and workers, and of Ray's session on the head."""
-        if by_kuberay(record):
-            kuberay.collect(self._cluster(record), record)
-            return
-        release.collect(self._cluster(record), namespace_of(record), record)
+        _maker(record).collect(self._cluster(record), record)
 
     def sweep(self, record: RunRecord, report: Report) -> None:
         """The run object with all that hangs on it, then what is left; the run's secrets when nothing is."""

@@ -14,6 +14,7 @@ import pytest
 
 from dhctl.infra.errors import ClusterError
 from dhctl.infra.events import Event, ignore
+from dhctl.infra.home import Home
 from dhctl.infra.kubernetes import discovery, inventory, release, sweep
 from dhctl.infra.kubernetes.client import Cluster, ClusterApiError, connect
 from dhctl.infra.kubernetes.mark import HEAD, WORKER, Mark
@@ -22,6 +23,7 @@ from dhctl.infra.kubernetes.pod_files import fetch, save_logs
 from dhctl.infra.kubernetes.section import KubernetesSection
 from dhctl.infra.ledger import Ledger, last
 from dhctl.infra.record import RunRecord
+from unit.fakes import make_record
 from unit.ws_kubernetes import Ended, WsKubernetes
 
 
@@ -44,6 +46,11 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WsKuberne
 @pytest.fixture
 def cluster(there: WsKubernetes) -> Cluster:
     return connect(KubernetesSection())
+
+
+@pytest.fixture
+def record(home: Home) -> RunRecord:
+    return make_record(home, target="kubernetes", kubernetes={"namespace": "lab", "image": "ray", "ray": "pods"})
 
 
 @pytest.fixture
@@ -76,7 +83,7 @@ def test_the_autoscaler_is_stopped_then_its_rights_and_workers_go(
     there: WsKubernetes, cluster: Cluster, head: PodEndpoint, mark: Mark, record: RunRecord, told: list[Event]
 ) -> None:
     there.commands = lambda words: (0, b"", b"")
-    release.release_nodes(cluster, "lab", record, told.append)
+    release.release_nodes(cluster, record, told.append)
     (words,) = there.executed
     assert words[:2] == ["sh", "-c"]
     assert words[2].endswith("exec python -m dhctl.infra.kubernetes.node.head stop-autoscaler")
@@ -93,7 +100,7 @@ def test_balancers_go_before_what_is_under_them(
     record.ledger.done("autoscaler.stop")
     for name, kind in (("balancer", "LoadBalancer"), ("inner", "ClusterIP")):
         add(there, "v1", "Service", name, mark.labels("network"), spec={"type": kind})
-    release.release_nodes(cluster, "lab", record, told.append)
+    release.release_nodes(cluster, record, told.append)
     assert there.names("services") == ["inner"]
 
 
@@ -101,8 +108,8 @@ def test_what_was_stopped_is_not_stopped_again(
     there: WsKubernetes, cluster: Cluster, head: PodEndpoint, record: RunRecord, told: list[Event]
 ) -> None:
     record.ledger.done("autoscaler.stop")
-    release.release_nodes(cluster, "lab", record, told.append)
-    release.release_nodes(cluster, "lab", record, told.append)
+    release.release_nodes(cluster, record, told.append)
+    release.release_nodes(cluster, record, told.append)
     assert there.executed == []
     assert there.names("pods") == ["foreign"]
 
@@ -121,7 +128,7 @@ def test_a_head_that_cannot_be_reached_keeps_no_worker_alive(
         there.refuses_websockets += [500]
     elif trouble == "gone":
         there.drop("pods", head.name)
-    release.release_nodes(cluster, "lab", record, ignore)
+    release.release_nodes(cluster, record, ignore)
     assert there.names("pods") == ["foreign"], "a head in which it was not stopped goes too"
     assert there.names("rolebindings") == [mark.name("lease")]
     note = last(record.ledger.entries(), "autoscaler.stop", "note")
@@ -133,7 +140,7 @@ def test_a_tenant_without_rights_to_bindings_still_ends_the_workers(
 ) -> None:
     there.commands = lambda words: (0, b"", b"")
     there.forbidden.add(("list", "rolebindings"))
-    release.release_nodes(cluster, "lab", record, told.append)
+    release.release_nodes(cluster, record, told.append)
     assert there.names("pods") == ["foreign"]
 
 
@@ -143,7 +150,7 @@ def test_bindings_that_cannot_be_listed_are_an_error_after_the_workers_end(
     there.commands = lambda words: (0, b"", b"")
     there.broken["GET /apis/rbac.authorization.k8s.io/v1/namespaces/lab/rolebindings"] = [500]
     with pytest.raises(ClusterApiError, match=r"cannot list rolebindings.*out of order"):
-        release.release_nodes(cluster, "lab", record, told.append)
+        release.release_nodes(cluster, record, told.append)
     assert there.names("pods") == ["foreign"]
 
 
@@ -175,7 +182,7 @@ def test_logs_and_journal_come_into_the_record(
     there.pod_runs(head.name)
     there.logs[head.name] = "started\n"
     for _ in range(2):
-        release.collect(cluster, "lab", record)
+        release.collect(cluster, record)
     assert (record.logs_dir / "agent.log").read_text() == "agent"
     assert (record.logs_dir / "old" / "gcs_server.out").read_text() == "old"
     assert (record.logs_dir / "gcs_server.out").stat().st_size == 300_000
@@ -192,7 +199,7 @@ def test_what_pods_printed_is_kept_also_where_the_head_cannot_be_reached(
     there.logs[mark.name("w-1")] = "worker\n"
     there.refuses_websockets += [500]
     with pytest.raises(UnreachablePodError, match=r"cannot run a command in pod .*-head: out of order \(HTTP 500\)"):
-        release.collect(cluster, "lab", record)
+        release.collect(cluster, record)
     assert (record.logs_dir / "pods" / f"{mark.name('w-1')}.ray.log").read_text() == "worker\n"
 
 
@@ -200,7 +207,7 @@ def test_a_head_that_is_gone_is_no_trouble(
     there: WsKubernetes, cluster: Cluster, head: PodEndpoint, record: RunRecord
 ) -> None:
     there.drop("pods", head.name)
-    release.collect(cluster, "lab", record)
+    release.collect(cluster, record)
     assert there.executed == []
     assert not record.ledger.entries()[1:]
 
@@ -211,7 +218,7 @@ def test_an_autoscaler_that_does_not_stop_keeps_no_log_away(
     fetched: list[str] = []
     there.commands = lambda words: (1, b"", b"does not die")
     monkeypatch.setattr(release, "fetch", lambda pod, *_: fetched.append(pod.name))
-    release.collect(cluster, "lab", record)
+    release.collect(cluster, record)
     assert fetched == [head.name]
     assert last(record.ledger.entries(), "autoscaler.stop", "done") is None
 
