@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# All tests that CI runs. Whole runs on OpenStack and on Kubernetes wait more than they work: they go side by side, and the
-# output of the second comes after that of the first. The last line sums up all closing lines of pytest.
+# All tests that CI runs: what needs no testbed first, then all that needs OpenStack beside all that needs Kubernetes, so that each
+# testbed is started once. These two wait more than they work; the output of the second comes after that of the first. The last line
+# sums up all closing lines of pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,12 +19,12 @@ sum_up() {
 
 status=0
 (tests tests/unit tests/jobs -n 2) 2>&1 | tee "$logs/units" || status=1
-(tests tests/contract tests/testbeds tests/e2e) 2>&1 | tee "$logs/here" || status=1
+(tests tests/contract tests/testbeds tests/e2e -k "not openstack and not kubernetes") 2>&1 | tee "$logs/here" || status=1
 # A background job of a shell ignores SIGINT, and with it all that its tests start.
-(trap - INT && tests tests/pods) > "$logs/pods" 2>&1 &
+(trap - INT && tests tests/contract tests/testbeds/kubernetes tests/pods -k "kubernetes or pods") > "$logs/pods" 2>&1 &
 pods=$!
 trap 'kill "$pods" 2> /dev/null; wait "$pods"; exit 130' INT TERM
-(tests tests/cloud) 2>&1 | tee "$logs/cloud" || status=1
+(tests tests/contract tests/testbeds/openstack tests/cloud -k "openstack or cloud") 2>&1 | tee "$logs/cloud" || status=1
 wait "$pods" || status=1
 cat "$logs/pods"
 sum_up
