@@ -73,4 +73,4 @@ install_engine() {
 
 is_current .venv/.dhctl-packages "$(digest)" || install_packages
 is_current .venv/.dhctl-engine "$(engine_digest)" || install_engine
-.venv/bin/python -m compileall -q infra stacks cli ray_jobs
+.venv/bin/python -m compileall -q infra stacks cli ray_jobs tests/testbeds

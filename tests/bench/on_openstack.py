@@ -53,13 +53,10 @@ stand-in, unless DHCTL_TEST_OPENSTACK_PLUGIN named the official one.
 """
 
 NOT_MET = """
-Goals that are not met, by the ledger and the engine's events of one run on this machine. `up`: 2.9 s until the run is
-admitted, 3.2 s more until Pulumi's first resource (its CLI starts twice, and with it the stand-in plugin, a Python
-process), which the script does not have; from there to Ray both take as long, but for the half second in which the head
-gets code and secrets over SSH. `down`: 1.6 s until Python has its packages (the script: 0.9 s), 1.4 s in which the
-autoscaler is stopped, logs are copied and the servers are asked to go, 2.1 s until Pulumi and its plugin have started,
-2.9 s of deletions in the order of dependencies, 0.3 s for the receipt's own look at all lists of the project. The
-stand-in looks more often than the official plugin would, and starts more slowly.
+What the script does not do: Pulumi's CLI starts twice in `up` and in `down`, and with it the stand-in plugin, a Python
+process that starts more slowly than the official one and looks more often; `down` stops the autoscaler, copies logs,
+deletes in the order of dependencies, and looks at all lists of the project once more for the receipt. From Pulumi's
+first resource to Ray both take as long, but for the half second in which the head gets code and secrets over SSH.
 """
 
 
