@@ -50,11 +50,11 @@ def _engine(home: Home) -> Iterator[Finding]:
 
 def _target_local(home: Home) -> Iterator[Finding]:
     existing = nearest_existing(home.root)
-    compiled, told_of_it = _bytecode("ray")
     yield Finding("local", "Linux", platform.system() == "Linux", True, platform.platform())
     ray = _installed("ray")
     yield Finding("local", "Ray", ray is not None, True, ray or "not installed; install dhctl again")
-    yield Finding("local", "Ray's bytecode", compiled, False, told_of_it)
+    compiled, how = _bytecode("ray")
+    yield Finding("local", "Ray's bytecode", compiled, False, how)
     yield Finding("local", "state folder", os.access(existing, os.W_OK), True, str(home.root))
     here = machine.look(home.root)
     size = f"{here.cpus} cores, {format_size(here.memory_bytes)} memory free, {here.gpus} GPUs"

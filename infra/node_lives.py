@@ -130,9 +130,9 @@ class _Reader:
 
     def _recovered(self, at: datetime, *, is_same: bool) -> None:
         """A head that was only out of reach never ended."""
-        before = next((node for node in reversed(self.lives) if node.is_head), None)
         if self._living_head():
             return
+        before = next((node for node in reversed(self.lives) if node.is_head), None)
         if is_same and before:
             before.end, before.why, before.lost = None, "", False
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,11 +21,14 @@ KNOCK_S = 30.0
 PAUSE_S = 0.2
 """Between two knocks at a door that gave no answer."""
 
-WRONG = "Bearer " + "0" * 64
+Headers = tuple[tuple[str, str], ...]
+STRANGERS: tuple[Headers, Headers] = ((), (("authorization", "Bearer " + "0" * 64),))
+"""Who knocks, by the headers of HTTP or gRPC: a caller without a token, and one with a wrong one."""
+
 SILENT = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 """Codes of gRPC that come from a connection that broke or a server that is busy, and say nothing of who may enter."""
 
-Caller = Callable[[float], str]
+Knock = Callable[[Headers, float], str]
 """Knocks once, with this much patience in seconds; what the door said. Raises _NoAnswerError."""
 
 
@@ -51,8 +54,6 @@ def probe_refusal(connection: Connection, deadline_s: float = DEADLINE_S) -> lis
 
     A door that has not after `deadline_s` is one that neither answered nor refused.
     """
-    import grpc  # noqa: F401  heavy; by one thread, before several want it
-
     until = time.monotonic() + deadline_s
     gcs, raylet = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo", "/ray.rpc.NodeManagerService/GetNodeStats"
     with ThreadPoolExecutor(max_workers=3) as doors:
@@ -81,25 +82,24 @@ def require_refusal(connection: Connection, deadline_s: float = DEADLINE_S) -> l
 
 
 def _probe_jobs_api(url: str, until: float) -> Probe:
-    def knock(headers: Mapping[str, str], patience_s: float) -> str:
+    def knock(headers: Headers, patience_s: float) -> str:
         try:
-            return str(requests.get(f"{url}/api/jobs/", headers=headers, timeout=patience_s).status_code)
+            return str(requests.get(f"{url}/api/jobs/", headers=dict(headers), timeout=patience_s).status_code)
         except requests.RequestException as error:
             raise _NoAnswerError(type(error).__name__) from error
 
-    callers = [lambda patience_s: knock({}, patience_s), lambda patience_s: knock({"Authorization": WRONG}, patience_s)]
-    return _probe("Jobs API", callers, until, lambda first, second: first == "401" and second in ("401", "403"))
+    return _probe("Jobs API", knock, until, lambda first, second: first == "401" and second in ("401", "403"))
 
 
 def _probe_grpc(door: str, address: str, method: str, until: float) -> Probe:
     """An empty message is valid for any method, so no Ray protocol classes are needed."""
-    import grpc
+    import grpc  # heavy, and only needed here
 
-    def knock(metadata: tuple[tuple[str, str], ...], patience_s: float) -> str:
+    def knock(headers: Headers, patience_s: float) -> str:
         with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
             try:
-                call(b"", metadata=metadata, timeout=patience_s, wait_for_ready=True)
+                call(b"", metadata=headers, timeout=patience_s, wait_for_ready=True)
             except grpc.RpcError as error:
                 code = str(error.code().name)
                 if code in SILENT:
@@ -107,29 +107,25 @@ def _probe_grpc(door: str, address: str, method: str, until: float) -> Probe:
                 return code
         return "OK"
 
-    callers = [
-        lambda patience_s: knock((), patience_s),
-        lambda patience_s: knock((("authorization", WRONG),), patience_s),
-    ]
-    return _probe(door, callers, until, lambda *both: set(both) == {"UNAUTHENTICATED"})
+    return _probe(door, knock, until, lambda *both: set(both) == {"UNAUTHENTICATED"})
 
 
-def _probe(door: str, callers: list[Caller], until: float, refuses: Callable[[str, str], bool]) -> Probe:
-    """Both callers in turn, each until it has an answer."""
+def _probe(door: str, knock: Knock, until: float, refuses: Callable[[str, str], bool]) -> Probe:
+    """Both strangers in turn, each until it has an answer."""
     answers = list[str]()
     try:
-        for caller in callers:
-            answers.append(_persist(caller, until))
+        for headers in STRANGERS:
+            answers.append(_persist(knock, headers, until))
     except _NoAnswerError as error:
         return Probe(door, " / ".join([*answers, f"no answer: {error}"]), answered=False, refused=False)
     return Probe(door, " / ".join(answers), answered=True, refused=refuses(*answers))
 
 
-def _persist(caller: Caller, until: float) -> str:
+def _persist(knock: Knock, headers: Headers, until: float) -> str:
     """Its answer. Raises _NoAnswerError with the last reason when none has come by `until`."""
     while True:
         try:
-            return caller(max(min(KNOCK_S, until - time.monotonic()), PAUSE_S))
+            return knock(headers, max(min(KNOCK_S, until - time.monotonic()), PAUSE_S))
         except _NoAnswerError:
             if time.monotonic() + PAUSE_S > until:
                 raise

@@ -73,4 +73,5 @@ install_engine() {
 
 is_current .venv/.dhctl-packages "$(digest)" || install_packages
 is_current .venv/.dhctl-engine "$(engine_digest)" || install_engine
+# dhctl's own code, and what tests start of the testbeds, where it has changed.
 .venv/bin/python -m compileall -q infra stacks cli ray_jobs tests/testbeds

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # All tests that CI runs: what needs no testbed first, then all that needs OpenStack beside all that needs Kubernetes, so that each
-# testbed is started once. These two wait more than they work; the output of the second comes after that of the first. The last line
-# sums up all closing lines of pytest.
+# testbed is started once; the output of the second comes after that of the first. The last line sums up all closing lines of pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

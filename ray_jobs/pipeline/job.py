@@ -45,6 +45,11 @@ class Job(Generic[SettingsT]):
         return self.output.beneath("shards")
 
     @property
+    def trained(self) -> Store:
+        """Where the model lies that predicts: the output of the run that the settings name, else of this one."""
+        return open_store(self.settings.model_from) if self.settings.model_from else self.output
+
+    @property
     def spread(self) -> Spread:
         """How work on many items is spread."""
         return RayTasks(self.env.workers * self.env.worker_cpus) if self.with_ray else InThisProcess()
@@ -174,12 +179,11 @@ def run_evaluate(recipe: Recipe[SettingsT, CohortT], job: Job[SettingsT]) -> dic
 def run_predict(recipe: Recipe[SettingsT, CohortT], job: Job[SettingsT]) -> dict[str, Any]:
     """What a trained model makes of the data; the summary is reported to dhctl. Raises RefusedInputError."""
     assert recipe.predict is not None
-    source = open_store(job.settings.model_from) if job.settings.model_from else job.output
     try:
-        saved = read_model(source)
+        saved = read_model(job.trained)
     except FileNotFoundError as error:
         raise RefusedInputError(
-            f"{source.url} has no {MODEL_FILE}; set job.params.model_from to the output of a run that trained one"
+            f"{job.trained.url} has no {MODEL_FILE}; set job.params.model_from to the output of a run that trained one"
         ) from error
     with timed(job, "predict"):
         found = {"job": recipe.name, "model": saved["training"], **recipe.predict(job, _data(recipe, job))}

@@ -101,7 +101,7 @@ def predict(job: Job[Settings], data: Store) -> dict[str, Any]:
     found = find_slides(data)
     if not found:
         raise RefusedInputError(f"{data.url} has no slide ({', '.join(SUFFIXES)}); check the folder")
-    trained = open_store(job.settings.model_from or job.env.output)
+    trained = job.trained
     model = trained.root if trained.is_local else trained.url  # workers have another working directory
     tasks = [PredictTask(slide, data, job.output, model, job.settings) for slide in found]
     done: list[Predicted] = []

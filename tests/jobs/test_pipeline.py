@@ -18,6 +18,7 @@ from dhctl.ray_jobs.pipeline.intervals import bootstrap_interval
 from dhctl.ray_jobs.pipeline.job import Job
 from dhctl.ray_jobs.pipeline.recipe import Recipe
 from dhctl.ray_jobs.storage import Store
+from dhctl.ray_jobs.training.fit import read_model
 from dhctl.ray_jobs.training.settings import TrainingSettings, settings_from
 from jobs.sample_task import PROFILES, Sides
 
@@ -69,7 +70,7 @@ RECIPE = Recipe(
     read_cohort=read_cohort,
     task=lambda _, cohort: Sides(samples=cohort.cases),
     evaluate=evaluate,
-    predict=lambda _, data: {"data": data.root},
+    predict=lambda job, data: {"layers": len(read_model(job.trained)["model"]), "data": data.root},
 )
 
 
@@ -101,7 +102,7 @@ def test_a_job_from_phantoms_to_prediction(
     assert call(monkeypatch, "all", *words) == 1
     assert "set job.params.model_from to the output of a run that trained one" in capsys.readouterr().err
     assert call(monkeypatch, "all", *words, "--param", f"model_from={tmp_path / 'out'}") == 0
-    assert '"data":"/d"' in capsys.readouterr().out
+    assert '"layers":4,"data":"/d"' in capsys.readouterr().out
 
 
 def test_a_job_without_prediction_refuses_it(

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dhctl.infra.errors import NotUpError
 from dhctl.infra.events import Report
 from dhctl.infra.home import Home
 from dhctl.infra.interrupts import Interrupts
+from dhctl.infra.ledger import Entry, Phase
 from dhctl.infra.local.nodes import ClusterSettings
 from dhctl.infra.processes import ProcessMark
 from dhctl.infra.ray_api import Connection
@@ -38,6 +40,16 @@ def make_record(home: Home, **changes: Any) -> RunRecord:
     """The record of a run just opened, by a client of an earlier boot: nobody is signalled for it."""
     time.sleep(0.002)  # a ledger's times are whole milliseconds, and tests ask for the newest run
     return open_record(home, make_spec(**changes), "0.0", ProcessMark(os.getpid(), 1, "earlier").to_dict())
+
+
+def kubernetes_record(home: Home, ray: str = "pods") -> RunRecord:
+    """That of a run in the namespace `lab`, whose pods are made as `kubernetes.ray` says."""
+    return make_record(home, target="kubernetes", kubernetes={"namespace": "lab", "image": "ray", "ray": ray})
+
+
+def entry_at(second: int, act: str, phase: Phase = "note", **detail: Any) -> Entry:
+    """A line of a ledger, so many seconds after the begin of 2026."""
+    return Entry(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second), act, phase, detail)
 
 
 def make_settings(folder: Path, **changes: Any) -> ClusterSettings:

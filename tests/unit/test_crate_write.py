@@ -6,7 +6,6 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,10 @@ from dhctl.infra.crate.resources import node_uses
 from dhctl.infra.crate.write import Wanted, write_crate
 from dhctl.infra.errors import RefusedError
 from dhctl.infra.home import Home
-from dhctl.infra.ledger import Entry
 from dhctl.infra.record import RunRecord
 from testbeds.validator import validate
 from unit.crate_runs import MAIN, finished_run
-from unit.fakes import make_record
+from unit.fakes import entry_at, make_record
 from unit.http_store import HttpStore
 
 
@@ -262,21 +260,17 @@ def test_a_run_that_did_not_come_up_has_a_record_too(home: Home, tmp_path: Path)
         assert open_crate(tmp_path / "crate", tmp_path / "work").job
 
 
-def entry(second: int, act: str, phase: Any, **detail: Any) -> Entry:
-    return Entry(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second), act, phase, detail)
-
-
 def test_nodes_of_a_cloud_have_the_heads_own_times() -> None:
     at_head = "2026-01-01T00:00:05+00:00"
     uses = node_uses(
         [
-            entry(0, "head.boot", "intent", server="s"),
-            entry(2, "head.ray", "intent"),
-            entry(60, "node.start", "done", node="w-1", by="head", at_head=at_head),
-            entry(61, "node.start", "done", node="w-2", by="head", at_head=at_head),
-            entry(62, "node.leave", "done", node="w-1", by="head", at_head="2026-01-01T00:00:09+00:00"),
-            entry(70, "resource.delete", "done", kind="server", name="w-2"),
-            entry(80, "down", "done", clean=True),
+            entry_at(0, "head.boot", "intent", server="s"),
+            entry_at(2, "head.ray", "intent"),
+            entry_at(60, "node.start", "done", node="w-1", by="head", at_head=at_head),
+            entry_at(61, "node.start", "done", node="w-2", by="head", at_head=at_head),
+            entry_at(62, "node.leave", "done", node="w-1", by="head", at_head="2026-01-01T00:00:09+00:00"),
+            entry_at(70, "resource.delete", "done", kind="server", name="w-2"),
+            entry_at(80, "down", "done", clean=True),
         ]
     )
     assert [(use.node, use.seen_by, (use.end - use.start).seconds if use.end else 0) for use in uses] == [
@@ -289,10 +283,10 @@ def test_nodes_of_a_cloud_have_the_heads_own_times() -> None:
 def test_workers_of_an_operator_are_those_that_ray_saw() -> None:
     uses = node_uses(
         [
-            entry(0, "head.ray", "intent"),
-            entry(5, "node.seen", "note", node="10.0.0.7", status="joined", alive=1),
-            entry(6, "node.seen", "note", node="10.0.0.7", status="joined", alive=1),  # another watch begins
-            entry(9, "node.seen", "note", node="10.0.0.7", status="left", alive=0),
+            entry_at(0, "head.ray", "intent"),
+            entry_at(5, "node.seen", "note", node="10.0.0.7", status="joined", alive=1),
+            entry_at(6, "node.seen", "note", node="10.0.0.7", status="joined", alive=1),  # another watch begins
+            entry_at(9, "node.seen", "note", node="10.0.0.7", status="left", alive=0),
         ]
     )
     assert [(use.node, use.seen_by, use.end is None) for use in uses] == [
@@ -304,19 +298,19 @@ def test_workers_of_an_operator_are_those_that_ray_saw() -> None:
 def test_a_head_that_was_replaced_has_its_own_end() -> None:
     uses = node_uses(
         [
-            entry(0, "head.start", "done", node="head-a"),
-            entry(9, "head.recover", "intent", reason="killed"),
-            entry(12, "head.start", "done", node="head-b"),
-            entry(15, "head.recover", "done", how="replaced"),
-            entry(30, "down", "done", clean=True),
+            entry_at(0, "head.start", "done", node="head-a"),
+            entry_at(9, "head.recover", "intent", reason="killed"),
+            entry_at(12, "head.start", "done", node="head-b"),
+            entry_at(15, "head.recover", "done", how="replaced"),
+            entry_at(30, "down", "done", clean=True),
         ]
     )
     assert [(use.node, use.end.second if use.end else None) for use in uses] == [("head-a", 9), ("head-b", 30)]
 
 
 def test_a_head_that_came_back_by_itself_did_not_end() -> None:
-    back = entry(15, "head.recover", "done", how="back")
-    (use,) = node_uses([entry(0, "head.start", "done", node="head-a"), entry(9, "head.recover", "intent"), back])
+    back = entry_at(15, "head.recover", "done", how="back")
+    (use,) = node_uses([entry_at(0, "head.start", "done", node="head-a"), entry_at(9, "head.recover", "intent"), back])
     assert use.end is None
 
 

@@ -17,7 +17,7 @@ from dhctl.infra.kubernetes.head_loss import clear_head, lost_head
 from dhctl.infra.kubernetes.mark import HEAD, WORKER, Mark
 from dhctl.infra.kubernetes.section import KubernetesSection
 from dhctl.infra.record import RunRecord
-from unit.fakes import make_record
+from unit.fakes import kubernetes_record
 from unit.ws_kubernetes import WsKubernetes
 
 
@@ -43,7 +43,7 @@ def cluster(there: WsKubernetes) -> Cluster:
 
 @pytest.fixture
 def run(home: Home) -> RunRecord:
-    return make_record(home, target="kubernetes", kubernetes={"namespace": "lab", "image": "ray", "ray": "pods"})
+    return kubernetes_record(home)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_head_that_is_gone_or_has_ended_is_lost(
 
 
 def test_kuberays_operator_makes_the_next_head(cluster: Cluster, home: Home) -> None:
-    theirs = make_record(home, target="kubernetes", kubernetes={"namespace": "lab", "image": "ray", "ray": "kuberay"})
+    theirs = kubernetes_record(home, "kuberay")
     assert lost_head(cluster, theirs) == ""
 
 

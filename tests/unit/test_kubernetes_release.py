@@ -23,7 +23,7 @@ from dhctl.infra.kubernetes.pod_files import fetch, save_logs
 from dhctl.infra.kubernetes.section import KubernetesSection
 from dhctl.infra.ledger import Ledger, last
 from dhctl.infra.record import RunRecord
-from unit.fakes import make_record
+from unit.fakes import kubernetes_record
 from unit.ws_kubernetes import Ended, WsKubernetes
 
 
@@ -50,7 +50,7 @@ def cluster(there: WsKubernetes) -> Cluster:
 
 @pytest.fixture
 def record(home: Home) -> RunRecord:
-    return make_record(home, target="kubernetes", kubernetes={"namespace": "lab", "image": "ray", "ray": "pods"})
+    return kubernetes_record(home)
 
 
 @pytest.fixture
