@@ -127,6 +127,19 @@ def test_a_server_that_hangs_in_build_can_be_deleted(user: Connection, network: 
     user.compute.wait_for_delete(server, interval=0.5, wait=60)
 
 
+def test_a_wired_port_that_is_told_anew_keeps_no_other_from_being_wired(user: Connection, network: Any) -> None:
+    """Its agent deletes the port's rules of ebtables and makes them anew."""
+
+    def wired(server: Any) -> Any:
+        return [port for port in user.network.ports(device_id=server.id) if port.status == "ACTIVE"]
+
+    first = _boot(user, network, "m1.tiny")
+    [port] = until(lambda: wired(first), 120)
+    user.network.update_port(port, security_groups=[])
+    second = _boot(user, network, "m1.tiny")
+    until(lambda: wired(second), 120)
+
+
 def test_site_policy_can_forbid_to_delete_floating_ips(openstack_cloud: OpenStackCloud, user: Connection) -> None:
     public = user.network.find_network("public", ignore_missing=False)
     with floating_ips_stay(openstack_cloud.layout):

@@ -80,12 +80,11 @@ def agents(layout: Layout) -> list[Service]:
     """Neutron's agents. Started before its API listens they would fall into a back-off of a minute."""
     common = (*argument(layout.etc / "neutron.conf"), *argument(layout.etc / "ml2_conf.ini"))
 
-    def agent(name: str, own: str = "") -> Service:
-        extra = argument(layout.etc / own) if own else ()
-        return Service(name, (f"neutron-{name}-agent", *common, *extra))
+    def agent(name: str, own: str) -> Service:
+        return Service(name, (f"neutron-{name}-agent", *common, *argument(layout.etc / own)))
 
     return [
-        agent("linuxbridge"),
+        Service("linuxbridge", ("/usr/bin/python3", str(HERE / "linuxbridge_agent.py"), *common)),
         agent("dhcp", "dhcp_agent.ini"),
         agent("l3", "l3_agent.ini"),
         agent("metadata", "metadata_agent.ini"),
