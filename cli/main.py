@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import os
 import sys
@@ -83,6 +85,7 @@ def group() -> None:
 
 def main() -> None:
     """Entry point of the `dhctl` command; exits with an `ExitCode`."""
+    atexit.register(gc.freeze)  # else Python looks through all modules for garbage as it ends: a sixth of a second
     sys.exit(run_group(sys.argv[1:]))
 
 

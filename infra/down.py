@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dhctl.infra import job_recovery, lease
-from dhctl.infra.early import ENGINE, load_early
+from dhctl.infra.early import begin
 from dhctl.infra.engine_recovery import backend_folder, forget, living_processes, settle, stack_state
 from dhctl.infra.errors import RunBusyError
 from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report, Warned
@@ -59,12 +59,13 @@ class TakeDown:
     """One pass over all steps. The caller holds the run's lock."""
 
     def __init__(self, record: RunRecord, target: Target, engine_of: EngineOf, report: Report) -> None:
-        self._record, self._target, self._engine_of, self._report = record, target, engine_of, report
+        self._record, self._target, self._report = record, target, report
+        self._engine: Callable[[], Engine] = lambda: engine_of(record)
 
     def run(self, reason: str) -> Receipt:
         """All steps, then the receipt, which is stored and closes the ledger."""
         if not stack_state(self._record).empty:
-            load_early(ENGINE)  # the first steps wait for the place, the next one needs it
+            self._engine = begin(self._engine)  # the first steps wait for the place, the next one needs it
         record, started = self._record, time.monotonic()
         self._report(PhaseStarted("down", reason))
         record.ledger.note("down", "intent", reason=reason)
@@ -130,7 +131,7 @@ class TakeDown:
 
     def _destroy(self) -> None:
         if not stack_state(self._record).empty:
-            self._engine_of(self._record).destroy(lambda: self._try("sweep", self._sweep))
+            self._engine().destroy(lambda: self._try("sweep", self._sweep))
 
     def _sweep(self) -> None:
         self._target.sweep(self._record, self._report)
@@ -139,7 +140,7 @@ class TakeDown:
         """After the sweep: creates that never ended and resources that a failed destroy left are looked at again."""
         if not stack_state(self._record).empty:
             settle(self._record)
-            self._engine_of(self._record).refresh()
+            self._engine().refresh()
         forget(self._record)
 
 

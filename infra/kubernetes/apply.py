@@ -35,10 +35,10 @@ RACED_S = 15.0
 FOREGROUND = "foregroundDeletion"
 """Finalizer of the cluster's own: the object goes when all that it owns is gone."""
 
-OWNERS = {"ConfigMap", "CronJob", "Job", "RayCluster"}
-"""Kinds that own others here, which are to be gone first; for all else that is a detour by the garbage collector."""
+OWNERS = {"CronJob", "Job", "RayCluster"}
+"""Kinds that own others here, beside the run object; for all else that is a detour by the garbage collector."""
 
-LOOKS_S = (0.2, 0.2, 0.3, 0.5, 1.0)
+LOOKS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 """Pauses between looks; the last one stays."""
 
 
@@ -243,7 +243,7 @@ def _ask_to_delete(cluster: Cluster, manifest: Mapping[str, Any], uid: str) -> b
     """Whether it was taken. A conflict is no refusal: another has the name now, which the next look sees, or it was a
     race, and it is asked for again.
     """
-    policy = "Foreground" if manifest["kind"] in OWNERS else "Background"
+    policy = "Foreground" if _owns_others(manifest) else "Background"
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy, "preconditions": {"uid": uid}}
     path = _path(cluster, manifest)
     with api_errors(f"delete {_named(manifest)}"):
@@ -254,6 +254,13 @@ def _ask_to_delete(cluster: Cluster, manifest: Mapping[str, Any], uid: str) -> b
                 raise
             return status_of(error) == 404
     return True
+
+
+def _owns_others(manifest: Mapping[str, Any]) -> bool:
+    """What it owns is to be gone before it is."""
+    metadata = manifest["metadata"]
+    is_run_object = manifest["kind"] == "ConfigMap" and metadata["name"] == metadata.get("labels", {}).get(RUN_LABEL)
+    return is_run_object or manifest["kind"] in OWNERS
 
 
 def _require_ours(found: Mapping[str, Any], run_id: str) -> None:

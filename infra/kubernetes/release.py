@@ -32,6 +32,9 @@ LOG_FOLDERS = (f"{HOME}/log", f"{HOME}/ray/session_latest/logs")
 STOP_S = 20.0
 FETCH_S = 120.0
 HEAD_GONE_S = 45.0
+WORKER_GRACE_S = 1
+"""No job runs any more, and Ray as a container's first process hears no SIGTERM. With less, the API would not wait for
+the end of its containers."""
 
 
 def troubles(cluster: Cluster, record: RunRecord) -> list[str]:
@@ -55,7 +58,7 @@ def release_nodes(cluster: Cluster, record: RunRecord, report: Report) -> None:
     sweep.end(work.of(ROLE_BINDINGS, HEAD))
     if not stopped:
         sweep.end(work.of(PODS, HEAD), HEAD_GONE_S)
-    sweep.ask(work.of(PODS, WORKER))
+    sweep.ask(work.of(PODS, WORKER), WORKER_GRACE_S)
     sweep.ask(work.of(PODS, HEAD))
     sweep.end_balancers()
     if work.trouble:

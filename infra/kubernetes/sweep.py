@@ -15,7 +15,7 @@ from dhctl.infra.errors import RefusedError
 from dhctl.infra.events import Event, Report, ResourceChanged
 from dhctl.infra.kubernetes.apply import AGAIN_S, held_by
 from dhctl.infra.kubernetes.client import Cluster, ClusterApiError, patiently, reason_of, status_of
-from dhctl.infra.kubernetes.discovery import CONFIG_MAPS, NAMESPACES, PODS, SERVICES, VOLUMES, discover
+from dhctl.infra.kubernetes.discovery import CONFIG_MAPS, NAMESPACES, PODS, ROLE_BINDINGS, SERVICES, VOLUMES, discover
 from dhctl.infra.kubernetes.inventory import (
     DELETE,
     RAISED,
@@ -44,6 +44,9 @@ BALANCERS_S = 150.0
 """How long clouds may take for their load balancers."""
 
 LOOK_EVERY_S = 0.5
+GOES_SOON_S = 1.0
+"""Looks come more often for as long: most things are gone at once."""
+
 PATIENCE_S = 15.0
 CALLS_AT_ONCE = 8
 REFUSALS = (400, 403, 405, 409, 422)
@@ -60,6 +63,9 @@ RANKS = {
     "serviceaccounts": 8,
 }
 """Order of deletion. Kinds that are not named go first: what an operator serves may make pods anew."""
+
+ALONE = (PODS, ROLE_BINDINGS, NAMESPACES)
+"""They own nothing that is deleted with them here, and so need not wait for the garbage collector."""
 
 WORK = (
     *("pods", "persistentvolumeclaims", "jobs.batch", "cronjobs.batch"),
@@ -120,10 +126,12 @@ class Sweep:
         """Deletes these, and waits until they are gone; uids of those that are not."""
         return self._await_gone(self.ask(those), seconds)
 
-    def ask(self, those: Sequence[Owned]) -> list[Owned]:
-        """Asks for the deletion of these, side by side; those of which it was taken, or was already."""
+    def ask(self, those: Sequence[Owned], grace_s: int | None = None) -> list[Owned]:
+        """Asks for the deletion of these, side by side; those of which it was taken, or was already. `grace_s` is what
+        pods get to end in, instead of what they say themselves.
+        """
         with ThreadPoolExecutor(CALLS_AT_ONCE) as calls:
-            took = list(calls.map(self._ask, those))
+            took = list(calls.map(lambda one: self._ask(one, grace_s), those))
         return [o for o, taken in zip(those, took, strict=True) if taken]
 
     def _look(self) -> Found:
@@ -183,7 +191,7 @@ class Sweep:
     def _is_run_object(self, one: Owned) -> bool:
         return one.of.name == CONFIG_MAPS.name and one.name == self._run_id
 
-    def _ask(self, one: Owned) -> bool:
+    def _ask(self, one: Owned, grace_s: int | None = None) -> bool:
         """One deletion, of exactly the object that still carries the mark; whether the API took it."""
         try:
             now = self._read(one)
@@ -195,13 +203,12 @@ class Sweep:
             return True
         self._report(ResourceChanged(one.name, one.kind, "deleting"))
         self._ledger.note(DELETE, "intent", **_told(one))
-        # pods have nothing of their own, and must not wait for the garbage collector
-        policy = "Background" if one.of in (PODS, NAMESPACES) else "Foreground"
         body = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "preconditions": {"uid": one.id},
-            "propagationPolicy": policy,
+            "propagationPolicy": "Background" if one.of in ALONE else "Foreground",
+            **({} if grace_s is None else {"gracePeriodSeconds": grace_s}),
         }
         path = one.of.path(one.namespace, one.name)
         try:
@@ -248,8 +255,9 @@ class Sweep:
                     left.difference_update([o.id for o in asked if o.of == kind])
             return not left
 
-        if asked:
-            wait_until(gone, max(min(seconds, self._left_s()), 0.0), LOOK_EVERY_S)
+        limit_s = max(min(seconds, self._left_s()), 0.0)
+        if asked and not wait_until(gone, min(limit_s, GOES_SOON_S)):
+            wait_until(gone, limit_s - GOES_SOON_S, LOOK_EVERY_S)
         if seconds >= GONE_S:
             self._unconfirmed |= {o.id for o in asked if o.of == PODS and not o.stuck} & left
         for one in asked:

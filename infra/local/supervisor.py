@@ -4,6 +4,7 @@
 
 It is the sub-reaper of its tree, so that daemons which fork twice and start a session still come back to it.
 SIGTERM: stops COMMAND, waits `grace` seconds, then kills every descendant, and exits when the tree is empty.
+SIGINT: the same without the wait, for a tree that has nothing to save.
 SIGKILL of the supervisor: COMMAND dies with it (PDEATHSIG), and `ray start --block` takes its children along.
 `until`: the last defence of the lease; the tree ends then even when nobody else is left to end it.
 
@@ -148,8 +149,10 @@ def main() -> int:
         os.setsid()
     supervisor = Supervisor(args.command[1:], args.grace, args.until, args.restart)
 
-    def stop(_signum: int, _frame: object) -> None:
+    def stop(signum: int, _frame: object) -> None:
         supervisor.stopping = True
+        if signum == signal.SIGINT:
+            supervisor.grace_s = 0.0
 
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, stop)

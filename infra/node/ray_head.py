@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -68,10 +69,11 @@ class RayHead:
             self._tell("ready")
 
     def end(self) -> None:
-        """Autoscaler first."""
+        """Autoscaler first. Where that was told to stop for good the logs are saved, and Ray need not end by itself."""
         self._end_monitor()
         if self._ray:
-            stop(self._ray, RAY_KILL_S)
+            at_once = self._site.folder.stopping.exists()
+            stop(self._ray, RAY_KILL_S, signal.SIGINT if at_once else signal.SIGTERM)
 
     def _start_when_due(self) -> None:
         site = self._site

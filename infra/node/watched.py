@@ -55,11 +55,11 @@ def supervised(
     return [*words, "--grace", str(grace_s), "--until", str(until), "--", *command]
 
 
-def stop(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """SIGTERM, `grace_s` to end, then SIGKILL to its session."""
+def stop(process: subprocess.Popen[bytes], grace_s: float, signum: int = signal.SIGTERM) -> None:
+    """`signum`, `grace_s` to end, then SIGKILL to its session."""
     if process.poll() is not None:
         return
-    process.terminate()
+    process.send_signal(signum)
     try:
         process.wait(grace_s)
     except subprocess.TimeoutExpired:

@@ -243,19 +243,16 @@ class HeadServer(pulumi.ComponentResource):
         ]
 
     def _floating_ip(self, port: openstack.networking.Port, network: ClusterNetwork) -> pulumi.Output[str]:
-        """Made and associated beside the server, not after it: the address answers when the server does."""
+        """Made beside the server, not after it: the address answers when the server does. It knows its port itself; a
+        resource for that would be two more calls, and could not be deleted once the address is gone.
+        """
         plan = self._plan
         made = openstack.networking.FloatingIp(
             "floating-ip",
             pool=plan.choices.external_network,
+            port_id=port.id,
             tags=plan.mark.tags,
             description=plan.mark.text,
-            opts=ResourceOptions(parent=self, custom_timeouts=HELD),
-        )
-        openstack.networking.FloatingIpAssociate(
-            "floating-ip-association",
-            floating_ip=made.address,
-            port_id=port.id,
-            opts=ResourceOptions(parent=self, depends_on=network.ready),
+            opts=ResourceOptions(parent=self, depends_on=network.ready, custom_timeouts=HELD),
         )
         return made.address

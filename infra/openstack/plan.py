@@ -45,7 +45,6 @@ def _head(spec: RunSpec) -> Iterator[PlannedResource]:
     yield PlannedResource("head", "Instance", "Pulumi", f"{section.flavor_of_head}, {section.image}; Ray head, 0 CPU")
     if section.floating_ip:
         yield PlannedResource("floating-ip", "FloatingIp", "Pulumi", f"from {section.external_network}")
-        yield PlannedResource("floating-ip-association", "FloatingIpAssociate", "Pulumi", "")
 
 
 def _workers(spec: RunSpec) -> Iterator[PlannedResource]:

@@ -157,6 +157,8 @@ class HttpKubernetes:
     """Called with each new object before it is stored: may change it."""
     asked: list[str] = field(default_factory=list)
     """Method and path of each call, ` ?dryRun` after those that only try."""
+    delete_options: list[tuple[str, Thing]] = field(default_factory=list)
+    """Name and DeleteOptions of each object that was asked to go."""
     url: str = ""
 
     def __post_init__(self) -> None:
@@ -556,6 +558,7 @@ class HttpKubernetes:
     def _delete(self, call: _Call, thing: Thing) -> Answer:
         options = call.body if isinstance(call.body, dict) else {}
         metadata = thing["metadata"]
+        self.delete_options.append((metadata["name"], options))
         for name, value in (options.get("preconditions") or {}).items():
             if value is not None and metadata[name] != value:
                 told = f"the {name} in the precondition ({value}) does not match the {name} in record"

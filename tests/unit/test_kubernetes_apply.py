@@ -324,19 +324,27 @@ def test_what_has_no_rule_is_ready_when_it_is_there(server: HttpKubernetes, clus
 
 
 def test_deletion_takes_all_that_is_owned_and_waits(server: HttpKubernetes, cluster: Cluster) -> None:
-    uid = apply(cluster, thing())["metadata"]["uid"]
+    uid = apply(cluster, thing(name=RUN))["metadata"]["uid"]
     owned = pod("two")
-    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "one", "uid": uid, "blockOwnerDeletion": True}
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": RUN, "uid": uid, "blockOwnerDeletion": True}
     owned["metadata"]["ownerReferences"] = [owner]
     apply(cluster, owned)
     server.add(thing("Pod", "foreign", run=""))
     server.lingering.add("two")
     waiter = threading.Timer(0.1, lambda: server.let_go("pods", "two"))
     waiter.start()
-    delete(cluster, thing(), RUN)
-    waiter.join()
+    delete(cluster, thing(name=RUN), RUN)
     assert (server.names("configmaps"), server.names("pods")) == ([], ["foreign"])
-    assert server.deleted == ["one"]
+    assert server.deleted == [RUN]
+    waiter.join()
+
+
+def test_what_owns_nothing_does_not_wait_for_the_garbage_collector(server: HttpKubernetes, cluster: Cluster) -> None:
+    for one in (thing(name=RUN), thing(), thing("CronJob"), pod()):
+        apply(cluster, one)
+        delete(cluster, one, RUN)
+    policies = [options["propagationPolicy"] for _, options in server.delete_options]
+    assert policies == ["Foreground", "Background", "Foreground", "Background"]
 
 
 def test_what_is_gone_is_deleted(server: HttpKubernetes, cluster: Cluster) -> None:

@@ -91,6 +91,8 @@ def test_the_autoscaler_is_stopped_then_its_rights_and_workers_go(
     assert there.names("rolebindings") == [mark.name("lease")]
     assert there.names("pods") == ["foreign"]
     assert there.names("configmaps") == [record.run_id]
+    graces = {name: options.get("gracePeriodSeconds") for name, options in there.delete_options}
+    assert graces == {mark.name("w-1"): 1, mark.name("w-2"): 1, mark.name(HEAD): None}
     assert last(record.ledger.entries(), "autoscaler.stop", "done")
 
 

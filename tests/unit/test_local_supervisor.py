@@ -93,6 +93,18 @@ def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(
     assert start_ticks(stubborn) is None
 
 
+def test_a_tree_with_nothing_to_save_ends_at_once(
+    tmp_path: Path, supervise: Supervise, pid_file: Callable[[], int]
+) -> None:
+    code = "import os, signal, sys, time; signal.signal(15, signal.SIG_IGN)"
+    code += "; open(sys.argv[1], 'w').write(str(os.getpid()))"
+    process = supervise(sys.executable, "-IS", "-c", f"{code}; time.sleep(60)", str(tmp_path / "pid"), grace_s=60)
+    stubborn = pid_file()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    assert start_ticks(stubborn) is None
+
+
 def test_a_command_may_end_in_good_order(tmp_path: Path, supervise: Supervise, pid_file: Callable[[], int]) -> None:
     code = f"trap 'echo bye > {tmp_path}/bye; exit 0' TERM; echo $$ > {tmp_path}/pid; while :; do sleep 0.02; done"
     process = supervise("/bin/sh", "-c", code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -189,6 +190,20 @@ def test_once_stopping_there_is_no_autoscaler_any_more(folder: ServerFolder, ray
     for _ in range(4):
         head.keep()
     assert len(ray.started) == 3  # Ray again, for jobs' logs, and no autoscaler
+
+
+@pytest.mark.parametrize(("stopping", "signum"), [(False, signal.SIGTERM), (True, signal.SIGINT)])
+def test_ray_gets_time_to_end_unless_the_run_ends(
+    folder: ServerFolder, ray: Ray, monkeypatch: pytest.MonkeyPatch, stopping: bool, signum: signal.Signals
+) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(ray_head, "stop", lambda process, grace_s, signum: sent.append(signum))
+    head = make_head(folder)
+    head.keep()
+    if stopping:
+        folder.stopping.touch()
+    head.end()
+    assert sent == [signum]
 
 
 def test_no_ray_starts_after_the_lease(folder: ServerFolder, ray: Ray) -> None:

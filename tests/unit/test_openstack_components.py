@@ -17,7 +17,7 @@ from unit.noting_engine import Declared, noted
 
 MARK = Mark("dh-aaaabbbbcc", 1_800_000_000)
 RULES = ({"service": "compute", "method": "GET", "path": "/v2.1/servers"},)
-UNMARKED = ("router-interface", "floating-ip-association", "-rule")
+UNMARKED = ("router-interface", "-rule")
 """Parts of marked things, which go with them."""
 
 
@@ -61,9 +61,7 @@ def test_every_resource_carries_the_mark() -> None:
 def test_what_is_unmarked_is_part_of_something_marked() -> None:
     engine = declared(ssh_from=["192.0.2.0/24", "2001:db8::/32"]).noted
     unmarked = {name for name in engine.names if name.endswith(UNMARKED)}
-    assert unmarked == {
-        *("router-interface", "floating-ip-association", "among-members-rule", "ssh-0-rule", "ssh-1-rule"),
-    }
+    assert unmarked == {"router-interface", "among-members-rule", "ssh-0-rule", "ssh-1-rule"}
 
 
 def test_it_is_what_the_plan_says() -> None:
@@ -98,7 +96,7 @@ def test_its_own_network_has_the_specs_addresses() -> None:
 
 def test_without_a_floating_ip_the_heads_own_address_is_all() -> None:
     stack = declared(floating_ip=False)
-    assert not {"floating-ip", "floating-ip-association"} & stack.noted.names
+    assert "floating-ip" not in stack.noted.names
     assert (stack.outputs["address"], stack.outputs["floating_ip"]) == ("10.77.0.5", "")
 
 
@@ -111,9 +109,8 @@ def test_the_exports_are_what_the_target_reads() -> None:
         "credential_id": "id-credential",
         "credential_secret": "narrow",
     }
-    assert stack.noted.inputs("floating-ip")["pool"] == "public"
-    association = stack.noted.inputs("floating-ip-association")
-    assert association == {"floatingIp": "198.51.100.9", "portId": "id-head-port"}
+    floating = stack.noted.inputs("floating-ip")
+    assert (floating["pool"], floating["portId"]) == ("public", "id-head-port")
 
 
 def test_the_credentials_secret_is_exported_as_one() -> None:

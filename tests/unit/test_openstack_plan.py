@@ -24,7 +24,6 @@ def test_a_network_of_its_own_with_a_way_out() -> None:
         "router",
         "router-interface",
         "floating-ip",
-        "floating-ip-association",
         "autoscaler",
         "0 to 2 workers",
     ]
@@ -34,7 +33,7 @@ def test_a_network_of_its_own_with_a_way_out() -> None:
     ("section", "absent", "present"),
     [
         ({"network": "lab"}, {"network", "subnet", "router", "router-interface"}, {"floating-ip"}),
-        ({"floating_ip": False}, {"floating-ip", "floating-ip-association"}, {"router"}),
+        ({"floating_ip": False}, {"floating-ip"}, {"router"}),
         ({"external_network": None, "floating_ip": False}, {"router", "router-interface"}, {"network", "subnet"}),
         ({"server_group": "affinity", "boot_volume": "20GiB"}, set(), {"server-group", "head-volume"}),
     ],
