@@ -61,6 +61,11 @@ class Store:
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     @property
+    def place(self) -> str:
+        """What `open_store` opens it by in another process, whose working directory is another one."""
+        return self.root if self.is_local else self.url
+
+    @property
     def told(self) -> str:
         """The store in a sentence: its URL, with the endpoint where there is one."""
         place = self.url.partition("?")[0]

@@ -91,8 +91,7 @@ def predict(job: Job[Settings], data: Store) -> dict[str, Any]:
     Gives a summary. Raises RefusedInputError where no scan could be looked at.
     """
     found = find_sources(data, job.spread, with_masks=False)
-    model = job.settings.model_from or job.env.output
-    tasks = [PredictTask(source, data, job.output, model, job.settings) for source in found.sources]
+    tasks = [PredictTask(source, data, job.output, job.trained.place, job.settings) for source in found.sources]
     done: list[Predicted] = []
     failed = list(found.skipped)
     report.progress("predict", 0, len(tasks), unit="scan")

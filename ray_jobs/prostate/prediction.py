@@ -101,9 +101,7 @@ def predict(job: Job[Settings], data: Store) -> dict[str, Any]:
     found = find_slides(data)
     if not found:
         raise RefusedInputError(f"{data.url} has no slide ({', '.join(SUFFIXES)}); check the folder")
-    trained = job.trained
-    model = trained.root if trained.is_local else trained.url  # workers have another working directory
-    tasks = [PredictTask(slide, data, job.output, model, job.settings) for slide in found]
+    tasks = [PredictTask(slide, data, job.output, job.trained.place, job.settings) for slide in found]
     done: list[Predicted] = []
     failed: list[Skipped] = []
     outcomes = job.model_spread.each(predict_slide, tasks, _fetched_ahead)

@@ -53,7 +53,7 @@ stand-in, unless DHCTL_TEST_OPENSTACK_PLUGIN named the official one.
 """
 
 NOT_MET = """
-What the script does not do: Pulumi's CLI starts twice in `up` and in `down`, and with it the stand-in plugin, a Python
+What the script does not do: Pulumi's CLI starts in `up` and in `down`, and with it the stand-in plugin, a Python
 process that starts more slowly than the official one and looks more often; `down` stops the autoscaler, copies logs,
 deletes in the order of dependencies, and looks at all lists of the project once more for the receipt. From Pulumi's
 first resource to Ray both take as long, but for the half second in which the head gets code and secrets over SSH.

@@ -25,6 +25,15 @@ def test_a_folder_is_read_and_written_as_a_whole(tmp_path: Path) -> None:
         store.read("none")
 
 
+def test_it_is_opened_again_from_another_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_store("here").write("a", b"1")
+    place = open_store("here").place
+    monkeypatch.chdir("/")
+    assert open_store(place).read("a") == b"1"
+    assert open_store("s3://lab/models?region=eu").place == "s3://lab/models?region=eu"
+
+
 def test_s3_urls_map_to_bucket_and_prefix() -> None:
     env = {"AWS_ENDPOINT_URL": "http://10.0.0.5:9000", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
     store = open_store("s3://bucket/some/prefix/", env)
