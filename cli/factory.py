@@ -100,9 +100,13 @@ def tools(spec: RunSpec, console: Console, interrupts: Interrupts) -> Tools:
 
 
 def admitted(spec: RunSpec, tools: Tools, *, strict: bool = False) -> RunSpec:
-    """The spec as it can be brought up now. The engine is imported while admission waits. Raises AdmissionError."""
+    """The spec as it can be brought up now. The engine is looked for and imported while admission waits; what fails
+    there fails again, and is told, when it is needed. Raises AdmissionError.
+    """
     from dhctl.infra.admission import admit
-    from dhctl.infra.early import ENGINE, load_early
+    from dhctl.infra.early import ENGINE, begin, load_early
+    from dhctl.infra.engine_install import find_engine
 
+    begin(lambda: find_engine(tools.home.root))
     load_early(ENGINE, f"dhctl.stacks.{spec.target.value}.program")
     return admit(spec, tools.target, tools.report, strict=strict)

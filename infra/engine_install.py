@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -153,7 +154,16 @@ def _look_at(path: Path, origin: str) -> Candidate:
 
 
 def _version_of(path: Path) -> tuple[str | None, str]:
-    """The version a CLI says it has, or None and why it said none."""
+    """The version a CLI says it has, or None and why it said none. Asked once, as long as the file stays as it is."""
+    try:
+        return _ask_version(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        return None, f"it does not run ({error.strerror})"
+
+
+@cache
+def _ask_version(path: Path, _changed_ns: int) -> tuple[str | None, str]:
+    """Raises OSError where it does not run."""
     env = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
     try:
         done = subprocess.run(
@@ -167,8 +177,6 @@ def _version_of(path: Path) -> tuple[str | None, str]:
         )
     except subprocess.TimeoutExpired:
         return None, f"`pulumi version` did not answer in {_VERSION_S:.0f} s"
-    except OSError as error:
-        return None, f"it does not run ({error.strerror})"
     said = done.stdout.strip()
     if done.returncode != 0 or not said:
         return None, f"`pulumi version` ended with {done.returncode} and said nothing of use"
