@@ -11,7 +11,7 @@ from dhctl.infra import lease_keeper
 from dhctl.infra.errors import ClusterError
 from dhctl.infra.home import HOME_ENV
 from dhctl.infra.ledger import Ledger
-from dhctl.infra.processes import ProcessMark, stop_all
+from dhctl.infra.processes import ProcessMark, children, stop_all
 from dhctl.infra.receipt import Check, Leftover
 from dhctl.infra.record import RunRecord
 
@@ -48,8 +48,11 @@ def keepers(ledger: Ledger) -> Iterator[ProcessMark]:
 
 
 def stop_keeper(record: RunRecord) -> None:
-    """Ends the keeper; its own child when it is the one who takes the run down goes on."""
-    stop_all(list(keepers(record.ledger)), grace_s=2)
+    """Ends the keeper, and the `down` that it started where that only waits for us: the caller holds the run's lock."""
+    keeping = list(keepers(record.ledger))
+    waiting = [child for keeper in keeping for child in children(keeper.pid) if child.pid != os.getpid()]
+    stop_all(keeping, grace_s=2)
+    stop_all(waiting, grace_s=0)
 
 
 def look(record: RunRecord) -> Check:

@@ -114,6 +114,15 @@ class ProcessMark:
         return True
 
 
+def children(pid: int) -> list[ProcessMark]:
+    """The processes that a process started itself, those of them that live."""
+    try:
+        found = psutil.Process(pid).children()
+    except psutil.NoSuchProcess:
+        return []
+    return [mark for child in found if (mark := ProcessMark.of(child.pid))]
+
+
 def stop_all(marks: Iterable[ProcessMark], grace_s: float, kill_s: float = 5.0) -> list[ProcessMark]:
     """SIGTERM to all, `grace_s` for them to end, SIGKILL to the rest, `kill_s` more. Those that still live."""
     living = [m for m in marks if m.signal(signal.SIGTERM)]

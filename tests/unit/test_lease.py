@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from dhctl.infra import lease, lease_keeper
 from dhctl.infra.home import Home
-from dhctl.infra.processes import ProcessMark
+from dhctl.infra.processes import ProcessMark, children
 from dhctl.infra.record import RunRecord
 from unit.conftest import Start
 from unit.fakes import make_record, script
@@ -123,6 +124,23 @@ def test_the_runs_keeper_lives_without_its_client_and_is_ended(
     assert not keeper.alive()
     assert lease.look(record).state == "none"
     lease.stop_keeper(record)  # twice is silent
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_a_down_that_waits_for_another_one_goes_with_its_keeper(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+) -> None:
+    stand_in = script(tmp_path / "down", "import time; time.sleep(60)")
+    monkeypatch.setattr(lease, "down_command", lambda run: [str(stand_in), run.run_id])
+    record = make_record(home)
+    monkeypatch.setattr(RunRecord, "expires_at", datetime.now(UTC))
+    lease.start_keeper(record)
+    (keeper,) = lease.keepers(record.ledger)
+    eventually(lambda: children(keeper.pid))
+    (down,) = children(keeper.pid)
+    lease.stop_keeper(record)
+    assert not keeper.alive()
+    assert not down.alive()
 
 
 def test_the_command_ends_the_run_in_this_home(record: RunRecord) -> None:
