@@ -154,33 +154,35 @@ def _look_at(path: Path, origin: str) -> Candidate:
 
 
 def _version_of(path: Path) -> tuple[str | None, str]:
-    """The version a CLI says it has, or None and why it said none. Asked once, as long as the file stays as it is."""
+    """The version a CLI says it has, or None and why it said none. What it said holds as long as the file stays as it
+    is; one that said nothing, as when the machine is busy, is asked again.
+    """
     try:
-        return _ask_version(path, path.stat().st_mtime_ns)
+        return _ask_version(path, path.stat().st_mtime_ns), ""
+    except subprocess.TimeoutExpired:
+        return None, f"`pulumi version` did not answer in {_VERSION_S:.0f} s"
+    except subprocess.CalledProcessError as error:
+        return None, f"`pulumi version` ended with {error.returncode} and said nothing of use"
     except OSError as error:
         return None, f"it does not run ({error.strerror})"
 
 
 @cache
-def _ask_version(path: Path, _changed_ns: int) -> tuple[str | None, str]:
-    """Raises OSError where it does not run."""
-    env = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
-    try:
-        done = subprocess.run(
-            [path, "version"],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_VERSION_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None, f"`pulumi version` did not answer in {_VERSION_S:.0f} s"
+def _ask_version(path: Path, _changed_ns: int) -> str:
+    """Raises OSError, TimeoutExpired, and CalledProcessError where it fails or says nothing."""
+    done = subprocess.run(
+        [path, "version"],
+        env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_VERSION_S,
+        check=True,
+    )
     said = done.stdout.strip()
-    if done.returncode != 0 or not said:
-        return None, f"`pulumi version` ended with {done.returncode} and said nothing of use"
-    return said.removeprefix("v"), ""
+    if not said:
+        raise subprocess.CalledProcessError(done.returncode, done.args)
+    return said.removeprefix("v")
 
 
 def _has_launcher(path: Path) -> bool:

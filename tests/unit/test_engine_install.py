@@ -108,6 +108,16 @@ def test_named_engine_wins_over_path(
     assert find_engine(home) == named
 
 
+def test_a_pulumi_is_asked_once_and_again_while_it_says_nothing(bin_dir: Path, home: Path) -> None:
+    stand_in_pulumi(bin_dir, RIGHT)
+    tried = bin_dir / "tried"
+    pulumi = stand_in(bin_dir / "pulumi", f"echo x >> {tried}\n[ $(wc -l < {tried}) -gt 1 ] && echo v{RIGHT}")
+    (bin_dir / "wc").symlink_to(shutil.which("wc", path="/usr/bin:/bin") or "")
+    assert find_engine(home) is None
+    assert [find_engine(home), find_engine(home)] == [pulumi, pulumi]
+    assert tried.read_text() == "x\nx\n"
+
+
 def test_named_engine_of_another_version_is_an_error(
     bin_dir: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,13 @@ def daemon(pid_file: Path, lives_s: float) -> list[str]:
     return [sys.executable, "-IS", "-c", DAEMON, str(pid_file), str(lives_s)]
 
 
+def stubborn(pid_file: Path) -> list[str]:
+    """A command that ignores SIGTERM."""
+    code = "import os, signal, sys, time; signal.signal(15, signal.SIG_IGN)"
+    code += "; open(sys.argv[1], 'w').write(str(os.getpid()))"
+    return [sys.executable, "-IS", "-c", f"{code}; time.sleep(60)", str(pid_file)]
+
+
 def gone(pid: int) -> Callable[[], bool]:
     return lambda: start_ticks(pid) is None
 
@@ -82,27 +89,23 @@ def test_a_daemon_is_ended_when_the_command_ends_by_itself(
 def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(
     tmp_path: Path, supervise: Supervise, pid_file: Callable[[], int]
 ) -> None:
-    code = "import os, signal, sys, time; signal.signal(15, signal.SIG_IGN)"
-    code += "; open(sys.argv[1], 'w').write(str(os.getpid()))"
-    process = supervise(sys.executable, "-IS", "-c", f"{code}; time.sleep(60)", str(tmp_path / "pid"), grace_s=0.2)
-    stubborn = pid_file()
+    process = supervise(*stubborn(tmp_path / "pid"), grace_s=0.2)
+    command = pid_file()
     began = time.monotonic()
     process.terminate()
     process.wait(5)
     assert time.monotonic() - began >= 0.2
-    assert start_ticks(stubborn) is None
+    assert start_ticks(command) is None
 
 
 def test_a_tree_with_nothing_to_save_ends_at_once(
     tmp_path: Path, supervise: Supervise, pid_file: Callable[[], int]
 ) -> None:
-    code = "import os, signal, sys, time; signal.signal(15, signal.SIG_IGN)"
-    code += "; open(sys.argv[1], 'w').write(str(os.getpid()))"
-    process = supervise(sys.executable, "-IS", "-c", f"{code}; time.sleep(60)", str(tmp_path / "pid"), grace_s=60)
-    stubborn = pid_file()
+    process = supervise(*stubborn(tmp_path / "pid"), grace_s=60)
+    command = pid_file()
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
-    assert start_ticks(stubborn) is None
+    assert start_ticks(command) is None
 
 
 def test_a_command_may_end_in_good_order(tmp_path: Path, supervise: Supervise, pid_file: Callable[[], int]) -> None:
