@@ -18,12 +18,11 @@ from dhctl.infra.kubernetes.inventory import Owned, listing_of
 from dhctl.infra.kubernetes.mark import HEAD, WORKER, Mark
 from dhctl.infra.kubernetes.pod_exec import PodEndpoint, UnreachablePodError, require, run_in_pod
 from dhctl.infra.kubernetes.pod_files import fetch, save_logs
-from dhctl.infra.kubernetes.pod_objects import HEAD_MODULE
 from dhctl.infra.kubernetes.sweep import Sweep
 from dhctl.infra.kubernetes.troubles import of_run
 from dhctl.infra.ledger import last
 from dhctl.infra.node.layout import CODE_FOLDER, HOME
-from dhctl.infra.node.stop import STOP
+from dhctl.infra.node.stop import STOP_MODULE
 from dhctl.infra.record import RunRecord
 
 LOG_FOLDERS = (f"{HOME}/log", f"{HOME}/ray/session_latest/logs")
@@ -107,7 +106,7 @@ def _try_to_stop(record: RunRecord, head: PodEndpoint) -> bool:
 def stop_autoscaler(head: PodEndpoint) -> None:
     """Ends the autoscaler and keeps anything new from starting. Can be repeated. Raises ClusterError."""
     path = f"PYTHONPATH={CODE_FOLDER}${{PYTHONPATH:+:$PYTHONPATH}}"
-    command = ["sh", "-c", f"{path} exec {shlex.quote(head.python)} -m {HEAD_MODULE} {STOP}"]
+    command = ["sh", "-c", f"{path} exec {shlex.quote(head.python)} -m {STOP_MODULE}"]
     with tempfile.TemporaryFile() as printed:
         require(head, run_in_pod(head, command, printed, STOP_S), "stopping the autoscaler")
 

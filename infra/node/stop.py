@@ -1,4 +1,7 @@
-"""Ending the autoscaler of this head for good. Standard library only, also for the system's Python."""
+"""Ending the autoscaler of this head for good: what `down` runs on it, and waits for, so that it imports little.
+
+Standard library only, also for the system's Python.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,30 @@ from pathlib import Path
 
 from dhctl.infra.node.layout import NodeFolder, read_json
 
-STOP = "stop-autoscaler"
+STOP_MODULE = "dhctl.infra.node.stop"
 GRACE_S, KILL_S = 4.0, 5.0
-PAUSE_S = 0.05
+PAUSE_S = 0.02
 
 
 def stop_autoscaler(folder: NodeFolder) -> None:
     """Nothing new may start from now on; returns when the autoscaler is gone. Silent when it is not there.
 
-    The agent ends it when it sees the file `stopping`; where the agent is gone too, it is ended here. Raises
-    TimeoutError when it does not die.
+    An agent that sees the file `stopping` starts none any more. Raises TimeoutError when the autoscaler does not die.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.stopping.touch()
     told = read_json(folder.agent).get("monitor") or {}
     pid, ticks = int(told.get("pid", 0)), int(told.get("ticks", 0))
-    if _gone(pid, ticks, GRACE_S):
-        return
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    if not _gone(pid, ticks, KILL_S):
-        raise TimeoutError(f"the autoscaler (pid {pid}) does not die")
+    for signum, wait_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, KILL_S)):
+        if not pid or start_ticks(pid) != ticks:
+            return
+        try:
+            os.kill(pid, signum)
+        except ProcessLookupError:
+            return
+        if _gone(pid, ticks, wait_s):
+            return
+    raise TimeoutError(f"the autoscaler (pid {pid}) does not die")
 
 
 def start_ticks(pid: int) -> int:
@@ -45,8 +49,12 @@ def start_ticks(pid: int) -> int:
 
 def _gone(pid: int, ticks: int, seconds: float) -> bool:
     end = time.monotonic() + seconds
-    while pid and start_ticks(pid) == ticks:
+    while start_ticks(pid) == ticks:
         if time.monotonic() > end:
             return False
         time.sleep(PAUSE_S)
     return True
+
+
+if __name__ == "__main__":
+    stop_autoscaler(NodeFolder.here())

@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from dhctl.infra.node import layout
-from dhctl.infra.node.stop import STOP
+from dhctl.infra.node.stop import STOP_MODULE
 from dhctl.infra.openstack.node.console import console_events
 from dhctl.infra.openstack.node.settings import NodeSettings
 from dhctl.infra.openstack.requirements import requirements_for
@@ -42,7 +42,7 @@ LOG_FOLDERS = (f"{layout.HOME}/log", f"{layout.HOME}/ray/session_latest/logs")
 """What is worth copying from a head: dhctl's own logs, journal and events; Ray's logs."""
 
 BOOT_PATH = f"{layout.HOME}/boot.pyz"
-STOP_AUTOSCALER = f"sudo -n python3 {BOOT_PATH} {STOP}"
+STOP_AUTOSCALER = f"sudo -n env PYTHONPATH={BOOT_PATH} python3 -m {STOP_MODULE}"
 """Over SSH: ends the autoscaler and keeps anything new from starting. Can be repeated, also before the agent runs."""
 
 BOOT_MODULES = {

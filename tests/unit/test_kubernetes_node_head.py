@@ -20,7 +20,7 @@ from dhctl.infra.kubernetes.node import head
 from dhctl.infra.kubernetes.node.head import PodSite, site_here
 from dhctl.infra.kubernetes.node.settings import SECRET_ENV, SETTINGS_ENV
 from dhctl.infra.node import ray_head
-from dhctl.infra.node.layout import HOME_ENV, NodeFolder, read_json, write_json
+from dhctl.infra.node.layout import HOME_ENV, NodeFolder, read_json
 from dhctl.infra.node.ray_head import RayHead, object_store_bytes
 from dhctl.infra.node.stop import start_ticks
 from dhctl.infra.openstack.userdata import code_tar
@@ -106,18 +106,6 @@ def test_a_head_that_was_not_told_all_says_what_is_missing(
     told = read_json(pod.agent)
     assert told["state"] == "failed"
     assert told["reason"].startswith(reason)
-
-
-def test_the_autoscaler_can_be_ended_for_good(pod: NodeFolder, monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
-    pod.make()
-    autoscaler = start(sys.executable, "-c", "import time; time.sleep(60)")
-    ticks = start_ticks(autoscaler.pid)
-    write_json(pod.agent, {"monitor": {"pid": autoscaler.pid, "ticks": ticks}})
-    monkeypatch.setattr("dhctl.infra.node.stop.GRACE_S", 0.1)
-    monkeypatch.setattr("sys.argv", ["head", "stop-autoscaler"])
-    assert head.main() == 0
-    assert pod.stopping.exists()
-    assert autoscaler.wait(5) == -signal.SIGKILL
 
 
 def run_head(tmp_path: Path) -> list[str]:

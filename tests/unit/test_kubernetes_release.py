@@ -86,7 +86,7 @@ def test_the_autoscaler_is_stopped_then_its_rights_and_workers_go(
     release.release_nodes(cluster, record, told.append)
     (words,) = there.executed
     assert words[:2] == ["sh", "-c"]
-    assert words[2].endswith("exec python -m dhctl.infra.kubernetes.node.head stop-autoscaler")
+    assert words[2].endswith("exec python -m dhctl.infra.node.stop")
     assert there.deleted[0] == mark.name(HEAD)
     assert there.names("rolebindings") == [mark.name("lease")]
     assert there.names("pods") == ["foreign"]

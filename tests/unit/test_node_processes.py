@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -96,17 +97,42 @@ def test_a_process_dies_with_the_agent_unless_it_survives(
 # --- the end of the autoscaler
 
 
-def test_nothing_new_starts_and_a_lost_autoscaler_is_ended(
-    folder: NodeFolder, start: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+def test_nothing_new_starts_and_the_autoscaler_is_ended(
+    folder: NodeFolder, start: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
-    monkeypatch.setattr(stop, "GRACE_S", 0.1)
     process = start(*SLEEP)
-    ticks = start_ticks(process.pid)
-    write_json(folder.agent, {"monitor": {"pid": process.pid, "ticks": ticks}})
+    write_json(folder.agent, {"monitor": {"pid": process.pid, "ticks": start_ticks(process.pid)}})
     stop_autoscaler(folder)
     assert folder.stopping.exists()
-    assert process.wait(5) == -9
+    assert process.wait(5) == -signal.SIGTERM
     stop_autoscaler(folder)
+
+
+def test_an_autoscaler_that_ignores_sigterm_is_killed(
+    folder: NodeFolder,
+    start: Callable[..., subprocess.Popen[bytes]],
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(stop, "GRACE_S", 0.1)
+    code = "import signal, time, pathlib; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    code += "pathlib.Path('deaf').touch(); time.sleep(60)"
+    process = start(sys.executable, "-c", code, cwd=tmp_path)
+    eventually((tmp_path / "deaf").exists)
+    write_json(folder.agent, {"monitor": {"pid": process.pid, "ticks": start_ticks(process.pid)}})
+    stop_autoscaler(folder)
+    assert process.wait(5) == -signal.SIGKILL
+
+
+def test_the_module_stops_this_nodes_autoscaler(
+    folder: NodeFolder, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    process = start(*SLEEP)
+    write_json(folder.agent, {"monitor": {"pid": process.pid, "ticks": start_ticks(process.pid)}})
+    env = {**os.environ, "DHCTL_NODE_HOME": str(folder.path)}
+    subprocess.run([sys.executable, "-m", stop.STOP_MODULE], env=env, timeout=30, check=True)
+    assert process.wait(5) == -signal.SIGTERM
 
 
 def test_another_process_of_the_same_number_is_left_alone(

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from dhctl.infra.node.layout import write_json
+from dhctl.infra.node.stop import STOP_MODULE
 from dhctl.infra.openstack import userdata
 from dhctl.infra.openstack.node.settings import NodeSettings
 from dhctl.infra.openstack.requirements import requirements_for
@@ -65,10 +66,10 @@ def test_the_archive_runs_with_the_systems_python(tmp_path: Path) -> None:
     """Without site-packages, as on a bare image; the autoscaler's end can be asked for before there is one."""
     archive = tmp_path / "boot.pyz"
     archive.write_bytes(boot_archive())
-    env = {"DHCTL_NODE_HOME": str(tmp_path / "node"), "PATH": os.defpath}
+    env = {"DHCTL_NODE_HOME": str(tmp_path / "node"), "PATH": os.defpath, "PYTHONPATH": str(archive)}
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, "-S", str(archive), "stop-autoscaler"],
+            [sys.executable, "-S", "-m", STOP_MODULE],
             env=env,
             capture_output=True,
             timeout=30,
@@ -82,7 +83,9 @@ def test_the_archive_has_what_the_boot_loads_and_nothing_more(tmp_path: Path) ->
     """User data is short of room."""
     archive = tmp_path / "boot.pyz"
     archive.write_bytes(boot_archive())
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import dhctl.infra.openstack.node.boot; "
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import dhctl.infra.openstack.node.boot, dhctl.infra.node.stop; "
+    )
     code += "print(*sorted(n for n in sys.modules if n.startswith('dhctl')))"
     command = [sys.executable, "-I", "-S", "-c", code, str(archive)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)

@@ -2,7 +2,7 @@
 library only.
 
 A head whose Ray died gets a new one with a new id, which finds its workers again by the tables on the pod's volume; so
-does one whose container is started again. With the word `stop-autoscaler` it only ends the autoscaler for good.
+does one whose container is started again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from dhctl.infra.node.journal import NodeJournal
 from dhctl.infra.node.layout import CODE_FOLDER, NodeFolder, read_json, write_json
 from dhctl.infra.node.ray_head import RayHead
 from dhctl.infra.node.site import NodeSite
-from dhctl.infra.node.stop import STOP, stop_autoscaler
 
 PROVIDER = "dhctl.infra.kubernetes.node.node_provider.PodNodeProvider"
 CODE_ENV = "DHCTL_NODE_CODE"
@@ -93,9 +92,6 @@ def site_here() -> PodSite:
 
 def main() -> int:
     """Entry point."""
-    if sys.argv[1:] == [STOP]:
-        stop_autoscaler(NodeFolder.here())
-        return 0
     site = site_here()
     write_json(site.folder.agent, {"state": "starting", "pid": os.getpid()}, 0o644)
     reason = _missing(site)

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dhctl.infra.node.layout import CODE_FOLDER, read_json, write_whole
-from dhctl.infra.node.stop import STOP, stop_autoscaler
 from dhctl.infra.openstack.node.console import NodeConsole
 from dhctl.infra.openstack.node.gpus import require_gpus
 from dhctl.infra.openstack.node.layout import ENROLMENT_PORT, ServerFolder
@@ -236,9 +235,6 @@ def start_agent(settings: NodeSettings, folder: ServerFolder, python: str) -> su
 def main() -> int:
     """Entry point of the zip file."""
     folder = ServerFolder.here()
-    if sys.argv[1:] == [STOP]:
-        stop_autoscaler(folder)
-        return 0
     body: dict[str, Any] = json.loads(folder.settings.read_text())
     return Boot(NodeSettings.from_dict(body), folder).run()
 
