@@ -1,12 +1,41 @@
 #!/usr/bin/env bash
-# All tests that CI runs: what needs no testbed first, then all that needs OpenStack beside all that needs Kubernetes, so that each
-# testbed is started once; the output of the second comes after that of the first. The last line sums up all closing lines of pytest.
+# All tests that CI runs. First what needs no cluster, on all cores; then two lanes side by side, because whole runs wait as much as they
+# compute: all that needs OpenStack in one; all that needs Kubernetes, then the whole runs here in the other. So each testbed is started
+# once. The output of the second lane comes after that of the first, and the last line sums up all closing lines of pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 logs=$(mktemp -d)
+lane=
 trap 'rm -rf "$logs"' EXIT
+trap 'wait; exit 130' INT  # of a terminal: all tests get it too
+trap '[[ -z $lane ]] || kill "$lane"; wait; exit 143' TERM
+
 tests() { exec .venv/bin/python -m pytest "$@" -m "not slow" --durations=20; }
+
+# apart NAME WORDS...: tests whose temporary files lie apart, since the whole runs here look for leftovers in /tmp itself.
+apart() {
+  export TMPDIR=${TMPDIR:-/tmp}/lane-$1
+  mkdir -p "$TMPDIR"
+  tests "${@:2}"
+}
+
+on_openstack() { apart openstack tests/contract tests/testbeds/openstack tests/cloud -k "openstack or cloud"; }
+on_kubernetes() { apart kubernetes tests/contract tests/testbeds/kubernetes tests/pods -k "kubernetes or pods"; }
+here() { tests tests/contract tests/testbeds tests/e2e -k "not openstack and not kubernetes"; }
+
+# second_lane NAME...: each of these functions after the other, with its output in a log. A background job of a shell ignores SIGINT, and
+# with it all that its tests start, unless that is undone.
+second_lane() {
+  local name failed=0
+  for name in "$@"; do
+    (trap - INT TERM && "$name") > "$logs/$name" 2>&1 &
+    trap 'wait; exit 130' INT
+    trap 'kill -INT '$!'; wait; exit 143' TERM
+    wait $! || failed=1
+  done
+  return "$failed"
+}
 
 # pytest's closing lines as one: how many of each outcome, and the time of all of it.
 sum_up() {
@@ -18,13 +47,11 @@ sum_up() {
 
 status=0
 (tests tests/unit tests/jobs -n 2) 2>&1 | tee "$logs/units" || status=1
-(tests tests/contract tests/testbeds tests/e2e -k "not openstack and not kubernetes") 2>&1 | tee "$logs/here" || status=1
-# A background job of a shell ignores SIGINT, and with it all that its tests start.
-(trap - INT && tests tests/contract tests/testbeds/kubernetes tests/pods -k "kubernetes or pods") > "$logs/pods" 2>&1 &
-pods=$!
-trap 'kill "$pods" 2> /dev/null; wait "$pods"; exit 130' INT TERM
-(tests tests/contract tests/testbeds/openstack tests/cloud -k "openstack or cloud") 2>&1 | tee "$logs/cloud" || status=1
-wait "$pods" || status=1
-cat "$logs/pods"
+second_lane on_kubernetes here &
+lane=$!
+(on_openstack) 2>&1 | tee "$logs/on_openstack" || status=1
+wait "$lane" || status=1
+lane=
+cat "$logs/on_kubernetes" "$logs/here"
 sum_up
 exit "$status"

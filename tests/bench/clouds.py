@@ -99,6 +99,13 @@ def page(
         met = not most or (ratio <= most if floor else mine < most)
         good &= met
         goal = f"at most {most}" if floor else f"below {most} s" if most else ""
-        cells = (f"{mine:.1f} s", f"{base:.1f} s" if floor else "", f"{ratio:.2f}" if floor else "", goal)
+        times = f"{ratio:.2f} ({_spread(samples[ours], samples[floor])})" if floor else ""
+        cells = (f"{mine:.1f} s", f"{base:.1f} s" if floor else "", times, goal)
         lines.append(f"| {what} | {' | '.join(cells)} | {'yes' if met else 'NO'} |")
     return "\n".join(lines) + "\n" + ("" if good else not_met), good
+
+
+def _spread(ours: Sequence[float], floor: Sequence[float]) -> str:
+    """The least and the largest ratio of a round: how far the machine itself moved the figure."""
+    ratios = [mine / base for mine, base in zip(ours, floor, strict=True)]
+    return f"{min(ratios):.2f} to {max(ratios):.2f}"

@@ -57,7 +57,7 @@ ROWS = (
 INTRO = """# Benchmarks on Kubernetes
 
 Written by `make bench`: dhctl on the testbed (a real Kubernetes of two nodes on one machine) beside `kubectl` with the
-very same objects, alternating in one run, medians.
+very same objects, alternating in one run, medians; in brackets the least and the largest ratio of a round.
 
 `up` and `down` are timed from the start of the process, kubectl's steps from that of its first one. A worker is timed
 from the demand for it (here the first task's submission, there `kubectl apply`) until Ray lists it. `down` has copied

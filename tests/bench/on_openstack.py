@@ -44,8 +44,8 @@ ROWS = (
 )
 INTRO = """# Benchmarks on OpenStack
 
-Written by `make bench`: dhctl on the testbed (a real OpenStack on one
-machine) beside the same steps by a plain openstacksdk script, alternating in one run, medians.
+Written by `make bench`: dhctl on the testbed (a real OpenStack on one machine) beside the same steps by a plain
+openstacksdk script, alternating in one run, medians; in brackets the least and the largest ratio of a round.
 
 `up` and `down` are timed from the start of the process on both sides, a worker from the demand for it (here
 the first task's submission, there the request to nova) until Ray lists it. Pulumi's plugin is the tests'
