@@ -16,6 +16,7 @@ from dhctl.infra.crate.allowed_spec import allowed_spec
 from dhctl.infra.crate.digests import hashes_of, tree_digest
 from dhctl.infra.crate.resources import node_uses, worker_seconds
 from dhctl.infra.errors import StateFolderError
+from dhctl.infra.job_entries import JobEntries, job_entries
 from dhctl.infra.ledger import Entry, last
 from dhctl.infra.record import RunRecord
 from dhctl.infra.spec import PHANTOMS
@@ -107,7 +108,7 @@ def facts_of(record: RunRecord, with_params: Set[str] = frozenset(), with_code: 
     entries, opened = record.ledger.entries(), record.opened()
     admitted, withheld = allowed_spec(_json(record.folder / "spec.json"), with_params)
     given, more = allowed_spec(_json(record.given_path), with_params)
-    jobs = [_job(record, entry, entries, with_code) for entry in entries if _begins_job(entry)]
+    jobs = [_job(record, job, with_code) for job in job_entries(entries)]
     uses, size = node_uses(entries), record.spec.workers
     receipt = _receipt(_json(record.receipt_path))
     data = last(entries, "data.digest")
@@ -134,10 +135,6 @@ def facts_of(record: RunRecord, with_params: Set[str] = frozenset(), with_code: 
     return RunFacts(body, given, admitted, jobs, receipt, [_told(e) for e in entries], body["withheld"])
 
 
-def _begins_job(entry: Entry) -> bool:
-    return entry.act == "job" and entry.phase == "intent"
-
-
 def _json(path: Path) -> dict[str, Any]:
     """A JSON file of the record; empty when there is none."""
     try:
@@ -149,19 +146,16 @@ def _json(path: Path) -> dict[str, Any]:
     return body
 
 
-def _job(record: RunRecord, begun: Entry, entries: Sequence[Entry], with_code: Sequence[str]) -> JobFacts:
-    number = int(begun.detail["number"])
-    folder = record.job_dir(number)
-    ends = [e for e in entries if e.act == "job" and e.phase != "intent" and e.detail.get("number") == number]
-    saved, sent = _json(folder / "result.json"), str(begun.detail.get("sha256", ""))
+def _job(record: RunRecord, job: JobEntries, with_code: Sequence[str]) -> JobFacts:
+    folder = record.job_dir(job.number)
+    saved, sent = _json(folder / "result.json"), str(job.begun.detail.get("sha256", ""))
     result, left_out = allowed.result(saved.get("result"), record.spec.data == PHANTOMS)
     code = _code(folder / "bundle", with_code)
-    status = saved.get("status") or (ends[-1].detail.get("status", "FAILED") if ends else "RUNNING")
     return JobFacts(
-        number=number,
-        started=begun.at,
-        ended=ends[-1].at if ends else None,
-        status=str(status),
+        number=job.number,
+        started=job.begun.at,
+        ended=job.ended.at if job.ended else None,
+        status=str(saved.get("status") or job.status or ("FAILED" if job.ended else "RUNNING")),
         outcome={key: allowed.number(saved.get(key)) for key in ("exit_code", "seconds", "time_to_model_s")},
         code=code if code and sent in ("", code.sha256) else None,
         code_sha256=sent or (code.sha256 if code else ""),

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from dhctl.infra.job_entries import JobEntries, job_entries
 from dhctl.infra.ledger import Entry
 from dhctl.infra.record import RunRecord
 from dhctl.infra.report_page.files import number, read_object, read_rows
@@ -67,8 +68,7 @@ class JobStory:
 
 def jobs_of(record: RunRecord, entries: Sequence[Entry]) -> list[JobStory]:
     """All jobs of a run, oldest first."""
-    begun = [e for e in entries if e.act == "job" and e.phase == "intent" and number(e.detail.get("number"))]
-    return [_job(record, entry, entries) for entry in begun]
+    return [_job(record, job) for job in job_entries(entries)]
 
 
 def chain(jobs: Sequence[JobStory]) -> list[JobStory]:
@@ -102,27 +102,25 @@ def _baselines(told: Sequence[Any]) -> Iterator[tuple[str, float]]:
                 yield name, value
 
 
-def _job(record: RunRecord, begun: Entry, entries: Sequence[Entry]) -> JobStory:
-    job_number = int(begun.detail["number"])
-    folder = record.job_dir(job_number)
+def _job(record: RunRecord, job: JobEntries) -> JobStory:
+    folder = record.job_dir(job.number)
     saved = read_object(folder / "result.json") or {}
-    ended = [e for e in entries if e.act == "job" and e.detail.get("number") == job_number and e.phase != "intent"]
-    status = saved.get("status") or (ended[-1].detail.get("status") if ended else "") or ""
-    exit_code, after = number(saved.get("exit_code")), number(begun.detail.get("after"))
+    exit_code, after = number(saved.get("exit_code")), number(job.begun.detail.get("after"))
+    took_s = (job.ended.at - job.begun.at).total_seconds() if job.ended else None
     result = saved.get("result")
     notices, tail = _log(folder / "driver.log")
     return JobStory(
-        number=job_number,
-        status=str(status) or ("FAILED" if ended and ended[-1].phase == "failed" else ""),
+        number=job.number,
+        status=str(saved.get("status") or job.status),
         exit_code=None if exit_code is None else int(exit_code),
-        seconds=number(saved.get("seconds")) or ((ended[-1].at - begun.at).total_seconds() if ended else None),
+        seconds=number(saved.get("seconds")) or took_s,
         time_to_model_s=number(saved.get("time_to_model_s")),
         result=result if isinstance(result, dict) else {},
         rows=tuple(islice(read_rows(folder / "metrics.jsonl"), ROWS)),
         notices=notices,
         tail=tail,
         after=None if after is None else int(after),
-        code_sha256=str(begun.detail.get("sha256", "")),
+        code_sha256=str(job.begun.detail.get("sha256", "")),
         environment=read_object(folder / "environment.json") or {},
     )
 
