@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -106,12 +107,16 @@ def _make_stack(record: RunRecord, tools: Tools, make: Make) -> StackOutputs:
 
 
 def prove(record: RunRecord, tools: Tools) -> None:
-    """Ray refuses strangers, and the workers that are always kept have joined. Raises ClusterError."""
-    with tools.target.connect(record) as connection:
+    """Ray refuses strangers, here and from outside, and the workers that are always kept have joined.
+
+    Raises ClusterError.
+    """
+    with tools.target.connect(record) as connection, ThreadPoolExecutor(1) as beside:
+        tried_outside = beside.submit(tools.target.probe_outside, record)
         probes = require_refusal(connection)
         record.ledger.write("probe", "note", refused=[p.door for p in probes])
         tools.report(Noted(f"Ray refuses callers without the token: {', '.join(p.door for p in probes)}"))
-        outside = tools.target.probe_outside(record)
+        outside = tried_outside.result()
         record.ledger.write("probe.outside", "note", found=outside)
         if outside:
             tools.report(Noted(outside))
