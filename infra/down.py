@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from dhctl.infra import job_recovery, lease
@@ -102,14 +103,16 @@ class TakeDown:
         )
 
     def _steps(self) -> list[tuple[str, Callable[[], None]]]:
-        """In this order: nothing may start any more, then what hangs on others goes before these."""
+        """In this order: nothing may start any more, then what hangs on others goes before these.
+
+        Where nothing can start any more once the logs are collected, the nodes are asked to go while the engine starts.
+        """
         record, target, report = self._record, self._target, self._report
         return [
             ("engine.settle", lambda: settle(record)),
             ("job.stop", lambda: job_recovery.stop_running(record, target, report)),
             ("logs.collect", self._collect),
-            ("nodes.release", lambda: target.release_nodes(record, report)),
-            ("stack.destroy", self._destroy),
+            ("stack.destroy", self._end_nodes_and_stack),
             ("sweep", self._sweep),
             ("stack.forget", self._forget),
         ]
@@ -128,6 +131,14 @@ class TakeDown:
         if submitted:
             log = self._record.logs_dir / f"job-driver-{submitted.detail['submission']}.log"
             job_recovery.recover_journal(self._record, log, self._report)
+
+    def _end_nodes_and_stack(self) -> None:
+        record, target = self._record, self._target
+        with ThreadPoolExecutor(1) as beside:
+            released = beside.submit(self._try, "nodes.release", lambda: target.release_nodes(record, self._report))
+            if last(record.ledger.entries(), "autoscaler.stop", "done") is None:
+                released.result()
+            self._destroy()
 
     def _destroy(self) -> None:
         if not stack_state(self._record).empty:

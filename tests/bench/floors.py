@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import requests
@@ -107,8 +108,8 @@ def down(folder: Path, engine: Path) -> None:
     end = time.monotonic() + 3
     while any(session(leader) for leader in leaders):
         if time.monotonic() > end:
-            for leader in leaders:
-                for pid in session(leader):
+            for pid in [pid for leader in leaders for pid in session(leader)]:
+                with suppress(ProcessLookupError):  # it went meanwhile
                     os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
     left = stack(folder, engine)

@@ -62,6 +62,24 @@ def test_the_steps_come_in_the_order_of_what_hangs_on_what(record: RunRecord, to
     assert engine.calls == ["destroy", "refresh"]
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+def test_nodes_go_beside_the_engines_start_only_where_nothing_new_can_start(
+    record: RunRecord, told: list[Event], monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    write_checkpoint(backend_folder(record), record.run_id, [resource(record.run_id, "dhctl:index:Head", "head")])
+    if stopped:
+        record.ledger.note("autoscaler.stop", "done")
+    target, destroying, released = FakeTarget(), threading.Event(), []
+    engine = FakeEngine()
+    monkeypatch.setattr(engine, "destroy", lambda *_: destroying.set(), raising=False)
+    monkeypatch.setattr(
+        target, "release_nodes", lambda *_: released.append(destroying.wait(10 if stopped else 0.2)), raising=True
+    )
+    assert work(record, target, told, engine) is not None
+    assert released == [stopped]
+    assert destroying.is_set()
+
+
 @pytest.mark.parametrize("step", ["collect", "release_nodes", "sweep"])
 @pytest.mark.parametrize("error", [OSError("disk"), RuntimeError("odd"), EngineError("engine")])
 def test_a_step_that_fails_does_not_keep_the_next_from_running(
