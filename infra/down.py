@@ -136,9 +136,15 @@ class TakeDown:
         record, target = self._record, self._target
         with ThreadPoolExecutor(1) as beside:
             released = beside.submit(self._try, "nodes.release", lambda: target.release_nodes(record, self._report))
-            if last(record.ledger.entries(), "autoscaler.stop", "done") is None:
+            if not self._autoscaler_stopped():
                 released.result()
             self._destroy()
+
+    def _autoscaler_stopped(self) -> bool:
+        """By this pass: a head that was brought back earlier had its old one stopped, and has another."""
+        entries = self._record.ledger.entries()
+        stopped, asked = last(entries, "autoscaler.stop", "done"), last(entries, "down", "intent")
+        return stopped is not None and asked is not None and stopped.at >= asked.at
 
     def _destroy(self) -> None:
         if not stack_state(self._record).empty:

@@ -67,9 +67,11 @@ def test_nodes_go_beside_the_engines_start_only_where_nothing_new_can_start(
     record: RunRecord, told: list[Event], monkeypatch: pytest.MonkeyPatch, stopped: bool
 ) -> None:
     write_checkpoint(backend_folder(record), record.run_id, [resource(record.run_id, "dhctl:index:Head", "head")])
-    if stopped:
-        record.ledger.note("autoscaler.stop", "done")
+    record.ledger.note("autoscaler.stop", "done")  # of a head that was lost
+    time.sleep(0.002)
     target, destroying, released = FakeTarget(), threading.Event(), []
+    if stopped:
+        monkeypatch.setattr(target, "collect", lambda _: record.ledger.note("autoscaler.stop", "done"))
     engine = FakeEngine()
     monkeypatch.setattr(engine, "destroy", lambda *_: destroying.set(), raising=False)
     monkeypatch.setattr(
