@@ -28,4 +28,5 @@ def job_entries(entries: Sequence[Entry]) -> list[JobEntries]:
     """All jobs of a run, oldest first; what names no number is passed over."""
     of_jobs = [e for e in entries if e.act == "job" and isinstance(e.detail.get("number"), int)]
     ends = {e.detail["number"]: e for e in of_jobs if e.phase != "intent"}
-    return [JobEntries(n, e, ends.get(n)) for e in of_jobs if e.phase == "intent" for n in [e.detail["number"]]]
+    begun = [(e.detail["number"], e) for e in of_jobs if e.phase == "intent"]
+    return [JobEntries(number, entry, ends.get(number)) for number, entry in begun]

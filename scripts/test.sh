@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# All tests that CI runs. First what needs no cluster, on all cores; then two lanes side by side, because whole runs wait as much as they
-# compute: all that needs OpenStack in one; all that needs Kubernetes, then the whole runs here in the other. So each testbed is started
-# once. The output of the second lane comes after that of the first, and the last line sums up all closing lines of pytest.
+# All tests that CI runs. First what needs no cluster, then two lanes side by side, which keep two cores busy: all that needs OpenStack in
+# one; all that needs Kubernetes, then the whole runs here in the other. So each testbed is started once. The output of the second lane
+# comes after that of the first, and the last line sums up all closing lines of pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

@@ -99,8 +99,8 @@ def page(
         met = not most or (ratio <= most if floor else mine < most)
         good &= met
         goal = f"at most {most}" if floor else f"below {most} s" if most else ""
-        times = f"{ratio:.2f} ({_spread(samples[ours], samples[floor])})" if floor else ""
-        cells = (f"{mine:.1f} s", f"{base:.1f} s" if floor else "", times, goal)
+        told = f"{ratio:.2f} ({_spread(samples[ours], samples[floor])})" if floor else ""
+        cells = (f"{mine:.1f} s", f"{base:.1f} s" if floor else "", told, goal)
         lines.append(f"| {what} | {' | '.join(cells)} | {'yes' if met else 'NO'} |")
     return "\n".join(lines) + "\n" + ("" if good else not_met), good
 
