@@ -14,6 +14,7 @@ from dhctl.infra.early import begin
 from dhctl.infra.engine_recovery import backend_folder, forget, living_processes, settle, stack_state
 from dhctl.infra.errors import RunBusyError
 from dhctl.infra.events import Noted, PhaseDone, PhaseStarted, Report, Warned
+from dhctl.infra.head_ledger import autoscaler_is_stopped
 from dhctl.infra.ledger import Entry, last
 from dhctl.infra.processes import ProcessMark
 from dhctl.infra.receipt import Check, Leftover, Receipt, now
@@ -136,15 +137,9 @@ class TakeDown:
         record, target = self._record, self._target
         with ThreadPoolExecutor(1) as beside:
             released = beside.submit(self._try, "nodes.release", lambda: target.release_nodes(record, self._report))
-            if not self._autoscaler_stopped():
+            if not autoscaler_is_stopped(record.ledger.entries()):
                 released.result()
             self._destroy()
-
-    def _autoscaler_stopped(self) -> bool:
-        """By this pass: a head that was brought back earlier had its old one stopped, and has another."""
-        entries = self._record.ledger.entries()
-        stopped, asked = last(entries, "autoscaler.stop", "done"), last(entries, "down", "intent")
-        return stopped is not None and asked is not None and stopped.at >= asked.at
 
     def _destroy(self) -> None:
         if not stack_state(self._record).empty:

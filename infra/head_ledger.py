@@ -1,7 +1,8 @@
-"""The head's own part of a run's journal, once its logs are in the record."""
+"""What a run's journal tells of its head: the head's own part, and whether it makes workers no more."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from dhctl.infra.ledger import Entry, Ledger
@@ -28,3 +29,11 @@ def when(entry: Entry) -> datetime:
         return datetime.fromisoformat(told) if isinstance(told, str) else entry.at
     except ValueError:
         return entry.at
+
+
+def autoscaler_is_stopped(entries: Iterable[Entry]) -> bool:
+    """Whether the newest head makes workers no more: a stop is for good, but a head that replaced it has another
+    autoscaler.
+    """
+    turns = [e for e in entries if e.act == "stack.up" or (e.act, e.phase) == ("autoscaler.stop", "done")]
+    return bool(turns) and turns[-1].act == "autoscaler.stop"

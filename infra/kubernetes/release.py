@@ -10,7 +10,7 @@ import tempfile
 
 from dhctl.infra.errors import ClusterError
 from dhctl.infra.events import Report
-from dhctl.infra.head_ledger import adopt_ledger
+from dhctl.infra.head_ledger import adopt_ledger, autoscaler_is_stopped
 from dhctl.infra.kubernetes.client import Cluster, ClusterApiError
 from dhctl.infra.kubernetes.discovery import PODS, ROLE_BINDINGS, Kind
 from dhctl.infra.kubernetes.heads import namespace_of
@@ -20,7 +20,6 @@ from dhctl.infra.kubernetes.pod_exec import PodEndpoint, UnreachablePodError, re
 from dhctl.infra.kubernetes.pod_files import fetch, save_logs
 from dhctl.infra.kubernetes.sweep import Sweep
 from dhctl.infra.kubernetes.troubles import of_run
-from dhctl.infra.ledger import last
 from dhctl.infra.node.layout import CODE_FOLDER, HOME
 from dhctl.infra.node.stop import STOP_MODULE
 from dhctl.infra.record import RunRecord
@@ -50,7 +49,7 @@ def release_nodes(cluster: Cluster, record: RunRecord, report: Report) -> None:
     service account that is not the run's. Raises ClusterApiError, at the end, when something could not be listed.
     """
     head = head_of(cluster, record)
-    stopped = last(record.ledger.entries(), "autoscaler.stop", "done") is not None
+    stopped = autoscaler_is_stopped(record.ledger.entries())
     stopped = stopped or not _may_live(head, record.run_id) or _try_to_stop(record, head)
     sweep = Sweep(cluster, head.namespace, record.run_id, record.ledger, report)
     work = _Listed(record.run_id, head)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dhctl.infra import ssh
 from dhctl.infra.errors import ClusterError
 from dhctl.infra.events import Report
-from dhctl.infra.head_ledger import adopt_ledger
-from dhctl.infra.ledger import Ledger, last
+from dhctl.infra.head_ledger import adopt_ledger, autoscaler_is_stopped
+from dhctl.infra.ledger import Ledger
 from dhctl.infra.openstack.inventory import find
 from dhctl.infra.openstack.kinds import KINDS, Kind, Owned, Project
 from dhctl.infra.openstack.sweep import Sweep
@@ -28,7 +28,7 @@ def release_nodes(record: RunRecord, project: Project, head: SshEndpoint | None,
 
     Raises CloudError when the project cannot be listed.
     """
-    if head and last(record.ledger.entries(), "autoscaler.stop", "done") is None:
+    if head and not autoscaler_is_stopped(record.ledger.entries()):
         _stop_autoscaler(record.ledger, head)
     sweep = Sweep(project, record.run_id, record.ledger, report)
     sweep.end_kind(_kind("application credential"))

@@ -116,6 +116,16 @@ def test_what_was_stopped_is_not_stopped_again(
     assert there.names("pods") == ["foreign"]
 
 
+def test_a_head_that_took_the_place_of_another_is_stopped_too(
+    there: WsKubernetes, cluster: Cluster, head: PodEndpoint, record: RunRecord, told: list[Event]
+) -> None:
+    record.ledger.done("autoscaler.stop")
+    record.ledger.note("stack.up", "done")
+    there.commands = lambda words: (0, b"", b"")
+    release.release_nodes(cluster, record, told.append)
+    assert len(there.executed) == 1
+
+
 @pytest.mark.parametrize("trouble", ["fails", "refused", "gone"])
 def test_a_head_that_cannot_be_reached_keeps_no_worker_alive(
     there: WsKubernetes,

@@ -84,6 +84,11 @@ def test_the_autoscaler_is_stopped_before_anything_goes(
     release.release_nodes(record, project, head, lambda event: None)
     assert noted.read_text() == f"sh -c '{STOP_AUTOSCALER}'\n"
     assert last(record.ledger.entries(), "autoscaler.stop", "done") is not None
+    release.release_nodes(record, project, head, lambda event: None)
+    assert noted.read_text().count(STOP_AUTOSCALER) == 1, "a stop is for good"
+    record.ledger.note("stack.up", "done")
+    release.release_nodes(record, project, head, lambda event: None)
+    assert noted.read_text().count(STOP_AUTOSCALER) == 2, "but the head that took its place has another autoscaler"
 
 
 @pytest.mark.parametrize("body", ["sys.exit(255)", "sys.stderr.write('no python\\n'); sys.exit(127)"])
