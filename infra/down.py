@@ -210,7 +210,7 @@ def _look_at_stack(record: RunRecord) -> list[Check]:
         Check(
             "Pulumi locks",
             f"lock files in {folder.name}/",
-            tuple(Leftover("lock", f"{lock.path.name} (pid {lock.pid} on {lock.host})", again) for lock in state.locks),
+            tuple(Leftover("lock", f"{lock.path.name} ({lock.holder})", again) for lock in state.locks),
         ),
         Check(
             "Pulumi processes",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from dhctl.infra.engine_state import StackState, read_stack
+from dhctl.infra.engine_state import TORN_S, StackState, read_stack
 from dhctl.infra.errors import EngineError
 from dhctl.infra.processes import ProcessMark, carries_mark, stop_all, wait_until
 from dhctl.infra.record import RunRecord
@@ -38,19 +38,22 @@ def stack_state(record: RunRecord) -> StackState:
 
 
 def settle(record: RunRecord) -> None:
-    """Ends engine processes that a dead client left, gracefully first, and removes locks that nobody holds.
+    """Ends engine processes that a dead client left, gracefully first, and removes locks that nobody holds, and the
+    CLI's note of which stack is the current one, which a full disk may have torn: each command names its stack.
 
     Raises EngineError when a process does not end, or when somebody else holds a lock.
     """
     left = stop_orphans(record)
     if left:
         raise EngineError(f"an engine process of an earlier command does not end (pid {left[0].pid})")
+    wait_until(lambda: all(lock.host or lock.stale for lock in stack_state(record).locks), TORN_S, every_s=0.2)
     for lock in stack_state(record).locks:
         if not lock.stale:
-            held = f"the stack is locked by pid {lock.pid} on {lock.host}"
+            held = f"the stack is locked by {lock.holder} ({lock.path.name})"
             raise EngineError(held, "wait for it, or end it there and try again")
         record.ledger.note("engine.lock", "note", removed=lock.path.name, pid=lock.pid)
         lock.path.unlink(missing_ok=True)
+    shutil.rmtree(pulumi_home(record) / "workspaces", ignore_errors=True)
 
 
 def forget(record: RunRecord) -> None:

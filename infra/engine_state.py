@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,31 @@ from dhctl.infra.processes import start_ticks
 _PROVIDER = "pulumi:providers:"
 """Beginning of the type of a provider plugin in a state."""
 
+TORN_S = 5.0
+"""A lock is written in a moment: one that nobody can read and that is older was torn, by a full disk or a kill."""
+
 
 @dataclass(frozen=True)
 class StackLock:
-    """One lock file of Pulumi's file backend: who took it. It has no lease, and a killed engine leaves it for ever."""
+    """One lock file of Pulumi's file backend: who took it. It has no lease, and a killed engine leaves it for ever.
+
+    Without `host` nobody can tell: the file is not whole, or not yet. The CLI ends at such a file too.
+    """
 
     path: Path
-    pid: int
-    host: str
+    pid: int = 0
+    host: str = ""
+
+    @property
+    def holder(self) -> str:
+        """In words."""
+        return f"pid {self.pid} on {self.host}" if self.host else "whoever wrote half of it"
 
     @property
     def stale(self) -> bool:
-        """Taken on this host by a process that is gone or is no Pulumi. Never true for another host's lock."""
+        """Taken on this host by a process that is gone or is no Pulumi, or torn. Never true for another host's lock."""
+        if not self.host:
+            return self._is_old()
         if self.host != socket.gethostname():
             return False
         if start_ticks(self.pid) is None:
@@ -33,6 +47,12 @@ class StackLock:
             return "pulumi" not in Path(f"/proc/{self.pid}/comm").read_text()
         except OSError:
             return True  # it ended between the two looks
+
+    def _is_old(self) -> bool:
+        try:
+            return time.time() - self.path.stat().st_mtime > TORN_S
+        except OSError:
+            return True  # it went meanwhile
 
 
 @dataclass(frozen=True)
@@ -85,14 +105,17 @@ def engine_versions(backend: Path) -> dict[str, str]:
 
 
 def _read_locks(folder: Path) -> tuple[list[StackLock], str]:
+    """Whatever lies there is a lock to the CLI, also a file that has not got its name yet; but for `.attrs`."""
     found, trouble = [], ""
-    for path in sorted(folder.rglob("*.json")):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".attrs"):
         try:
             body: dict[str, Any] = json.loads(path.read_text())
             found.append(StackLock(path, int(body["pid"]), str(body["hostname"])))
         except FileNotFoundError:
             continue  # released while we looked
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError):
+            found.append(StackLock(path))
+        except OSError as error:
             trouble = f"lock {path.name}: {type(error).__name__}: {error}"
     return found, trouble
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from dhctl.infra.engine_state import StackLock, StackState, read_stack
+from dhctl.infra.engine_state import TORN_S, StackLock, StackState, read_stack
 from unit.conftest import Start
 from unit.fakes import resource, write_checkpoint, write_lock
 
@@ -86,12 +88,27 @@ def test_a_lock_names_who_took_it(tmp_path: Path) -> None:
     assert not state.empty
 
 
+@pytest.mark.parametrize("suffix", ["", ".188e1a5f7f3b2c1d.tmp"])  # the second one: before the CLI gave it its name
 @pytest.mark.parametrize("broken", ["", "{}", "[]", '{"pid":"x","hostname":"h"}'])
-def test_a_lock_that_cannot_be_read_is_not_empty(tmp_path: Path, broken: str) -> None:
-    write_lock(tmp_path, STACK, 1, "x").write_text(broken)
-    state = read_stack(tmp_path)
-    assert "lock 0b1f6e8c" in state.unreadable
-    assert not state.empty
+def test_a_lock_that_nobody_can_read_is_stale_when_it_is_old(tmp_path: Path, broken: str, suffix: str) -> None:
+    path = write_lock(tmp_path, STACK, 1, "x")
+    path.unlink()
+    path = path.with_name(path.name + suffix)
+    path.write_text(broken)
+    path.with_name(path.name + ".attrs").write_text("{}")
+    (lock,) = read_stack(tmp_path).locks
+    assert lock == StackLock(path)
+    assert not read_stack(tmp_path).empty
+    assert not lock.stale, "it may be half written"
+    os.utime(path, (0, time.time() - TORN_S - 1))
+    assert lock.stale
+
+
+def test_a_lock_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+    path = write_lock(tmp_path, STACK, 1, "x")
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+    assert "lock 0b1f6e8c" in read_stack(tmp_path).unreadable
 
 
 def lock_of(pid: int, host: str = HERE) -> StackLock:
