@@ -13,7 +13,7 @@ ROOMS := infra stacks ray_jobs cli
 TESTBED := PYTHONPATH=tests $(BIN)/python -m testbeds.openstack
 K8S_TESTBED := PYTHONPATH=tests $(BIN)/python -m testbeds.kubernetes
 
-.PHONY: help bootstrap demo test test-slow unit lint format bench constraints clean testbed-install testbed-up testbed-down \
+.PHONY: help bootstrap demo test test-thorough test-slow unit lint format bench constraints clean testbed-install testbed-up testbed-down \
   k8s-testbed-install k8s-testbed-up k8s-testbed-down
 
 help: ## Lists the verbs
@@ -25,10 +25,13 @@ bootstrap: ## Makes .venv and fetches the Pulumi engine; quick when both are the
 demo: bootstrap ## One training run on this machine: up, train, down, receipt
 	$(BIN)/dhctl run examples/prostate-local.yaml
 
-test: bootstrap ## All tests: unit, contract, jobs without a cluster, then whole runs here and on the testbeds
+test: bootstrap ## What every change should pass: unit, contract, jobs without a cluster, whole runs here and on the testbeds
 	@scripts/test.sh
 
-test-slow: bootstrap ## What `make test` leaves out for its time: elastic training, the CT example, rarer losses, a hundred workers
+test-thorough: bootstrap ## The rest of what CI runs: whole runs that are killed, lost, refused, past their lease, one by one
+	@scripts/test.sh thorough
+
+test-slow: bootstrap ## What CI leaves out for its time: elastic training, the CT example, rarer losses, a hundred workers
 	$(PYTEST) tests/e2e tests/cloud tests/pods -m slow --durations=10
 
 unit: bootstrap ## Only the unit tests: seconds

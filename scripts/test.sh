@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# All tests that CI runs. First what needs no cluster, then two lanes side by side, which keep two cores busy: all that needs OpenStack in
-# one; all that needs Kubernetes, then the whole runs here in the other. So each testbed is started once. The output of the second lane
-# comes after that of the first, and the last line sums up all closing lines of pytest.
+# test.sh: what every change should pass. First what needs no cluster, then two lanes side by side, which keep two cores busy: all that
+# needs OpenStack in one; all that needs Kubernetes, then the whole runs here in the other. So each testbed is started once.
+# test.sh thorough: the rest of what CI runs, in the same lanes.
+# The output of the second lane comes after that of the first, and the last line sums up all closing lines of pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +12,9 @@ trap 'rm -rf "$logs"' EXIT
 trap 'wait; exit 130' INT  # of a terminal: all tests get it too
 trap '[[ -z $lane ]] || kill "$lane"; wait; exit 143' TERM
 
-tests() { exec .venv/bin/python -m pytest "$@" -m "not slow" --durations=20; }
+[[ ${1:-} == thorough ]] && chosen="thorough" || chosen="not thorough"
+
+tests() { exec .venv/bin/python -m pytest "$@" -m "$chosen and not slow" --durations=20; }
 
 # apart NAME WORDS...: tests whose temporary files lie apart, since the whole runs here look for leftovers in /tmp itself.
 apart() {
@@ -37,21 +40,15 @@ second_lane() {
   return "$failed"
 }
 
-# pytest's closing lines as one: how many of each outcome, and the time of all of it.
-sum_up() {
-  grep -hE '^=+ .* in [0-9.]+s' "$logs"/* | grep -oE '[0-9]+ [a-z]+' | sed 's/ errors$/ error/' |
-    awk -v seconds="$SECONDS" '{ if (!($2 in count)) order[++n] = $2; count[$2] += $1 }
-      END { for (i = 1; i <= n; i++) text = text (i > 1 ? ", " : "") count[order[i]] " " order[i]
-            print "===== " text " in " seconds ".0s =====" }'
-}
-
 status=0
-(tests tests/unit tests/jobs -n 2) 2>&1 | tee "$logs/units" || status=1
+if [[ $chosen != thorough ]]; then
+  (tests tests/unit tests/jobs -n 2) 2>&1 | tee "$logs/units" || status=1
+fi
 second_lane on_kubernetes here &
 lane=$!
 (on_openstack) 2>&1 | tee "$logs/on_openstack" || status=1
 wait "$lane" || status=1
 lane=
 cat "$logs/on_kubernetes" "$logs/here"
-sum_up
+scripts/sum_up.sh "$SECONDS" "$logs"/*
 exit "$status"

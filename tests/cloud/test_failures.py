@@ -50,6 +50,7 @@ def receipt_of(record: RunRecord) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.thorough
 def test_a_head_in_error_says_why(dhctl: CloudRuns, foreign: Foreign) -> None:
     up = dhctl("up", dhctl.spec("pair", openstack={"flavor": "m1.small", "head_flavor": "m1.fail"}))
     assert up.returncode == 1, up.stdout + up.stderr
@@ -100,6 +101,7 @@ def standing(dhctl: CloudRuns, cloud: Connection) -> RunRecord:
     return record
 
 
+@pytest.mark.thorough
 def test_a_floating_ip_deleted_by_hand(
     dhctl: CloudRuns, cloud: Connection, standing: RunRecord, foreign: Foreign
 ) -> None:
@@ -110,6 +112,7 @@ def test_a_floating_ip_deleted_by_hand(
     assert_nothing_marked(cloud, [standing.run_id])
 
 
+@pytest.mark.thorough
 def test_a_foreign_port_on_the_runs_network_is_named_at_exit_5(
     dhctl: CloudRuns, cloud: Connection, standing: RunRecord, foreign: Foreign
 ) -> None:
@@ -127,6 +130,7 @@ def test_a_foreign_port_on_the_runs_network_is_named_at_exit_5(
     assert down.returncode == 0, down.stdout + down.stderr
 
 
+@pytest.mark.thorough
 def test_a_floating_ip_that_must_stay_is_named_at_exit_5(
     dhctl: CloudRuns, standing: RunRecord, openstack_cloud: OpenStackCloud, foreign: Foreign
 ) -> None:
@@ -154,6 +158,7 @@ def test_apis_in_trouble_and_a_token_that_ends_while_down_runs(
     assert_nothing_marked(cloud, [standing.run_id])
 
 
+@pytest.mark.thorough
 def test_a_worker_that_boots_while_down_runs(
     dhctl: CloudRuns, cloud: Connection, standing: RunRecord, foreign: Foreign
 ) -> None:
@@ -176,6 +181,7 @@ def test_a_worker_that_boots_while_down_runs(
     assert_nothing_marked(cloud, [standing.run_id])
 
 
+@pytest.mark.thorough
 def test_a_head_without_ray_and_without_an_index_quotes_its_console(dhctl: CloudRuns) -> None:
     nowhere = {"python": None, "package_index": "http://172.24.4.1:9/simple"}
     up = dhctl("up", dhctl.spec("pair", openstack=nowhere))
@@ -200,6 +206,7 @@ def test_a_port_that_is_open_to_the_outside_ends_the_run(dhctl: CloudRuns, cloud
     assert receipt_of(record)["clean"] is True
 
 
+@pytest.mark.thorough
 def test_an_existing_network_is_used_and_stays(dhctl: CloudRuns, cloud: Connection, foreign: Foreign) -> None:
     router = foreign.router()
     spec = dhctl.spec("pair", openstack={"head_flavor": "m1.hang", "network": "foreign-net"})

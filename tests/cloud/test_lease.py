@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from openstack.connection import Connection
 
 from cloud.runs import CloudRuns, assert_nothing_marked
@@ -32,6 +33,7 @@ def servers(cloud: Connection, record: RunRecord) -> list[str]:
     return sorted(s.name for s in cloud.compute.servers() if s.name.startswith(record.run_id))
 
 
+@pytest.mark.thorough
 def test_nodes_end_their_servers_when_the_client_is_gone_and_reap_the_rest(
     dhctl: CloudRuns, cloud: Connection, openstack_cloud: OpenStackCloud, foreign: Foreign, tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ def test_the_state_is_that_of_the_official_plugin(
     assert standin.resources() == []
 
 
+@pytest.mark.thorough
 def test_a_floating_ip_that_is_gone_fails_the_destroy_until_a_refresh(
     standin: StandInStack, golden: Callable[[], None], user: Connection
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_floating_ip_that_is_gone_fails_the_destroy_until_a_refresh(
     assert standin.resources() == []
 
 
+@pytest.mark.thorough
 def test_a_server_that_is_gone_is_made_anew_or_forgotten(standin: StandInStack, user: Connection) -> None:
     program = server_program("m1.tiny")
     standin.stack(program).up()
@@ -126,6 +128,7 @@ def test_a_server_that_is_gone_is_made_anew_or_forgotten(standin: StandInStack, 
     assert standin.resources() == []
 
 
+@pytest.mark.thorough
 def test_changes_reach_the_cloud(standin: StandInStack, user: Connection) -> None:
     standin.stack(changing_program("one")).up()
     changed = standin.stack(changing_program("two")).up().summary.resource_changes
@@ -170,6 +173,7 @@ def test_over_quota_nothing_of_the_server_is_in_the_state(
     standin.stack().destroy()
 
 
+@pytest.mark.thorough
 def test_a_server_in_error_is_in_the_state_without_its_reason(standin: StandInStack, user: Connection) -> None:
     with failing() as said:
         standin.stack(server_program("m1.huge")).up()
@@ -184,6 +188,7 @@ def test_a_server_in_error_is_in_the_state_without_its_reason(standin: StandInSt
     assert user.compute.find_server(server["id"]) is None
 
 
+@pytest.mark.thorough
 def test_a_foreign_port_holds_the_subnet_without_a_word_about_it(standin: StandInStack, user: Connection) -> None:
     standin.stack(server_program("m1.tiny")).up()
     network = next(r["id"] for r in standin.resources() if r["type"].endswith(":Network"))
@@ -216,6 +221,7 @@ def test_a_server_whose_create_was_answered_when_the_client_died_is_known_to_nob
     _assert_lost(standin, user)
 
 
+@pytest.mark.thorough
 def test_a_server_in_build_when_the_cli_was_killed_outlives_the_destroy(
     standin: StandInStack, user: Connection
 ) -> None:

@@ -30,6 +30,7 @@ def clean(record: RunRecord) -> bool:
     return bool(json.loads(record.receipt_path.read_text())["clean"])
 
 
+@pytest.mark.thorough
 def test_a_heads_server_that_is_deleted_is_made_again_and_the_job_goes_on(
     dhctl: CloudRuns, cloud: Connection, s3_server: ObjectStore
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+import pytest
 from openstack.connection import Connection
 
 from cloud.runs import CloudRuns, workers
@@ -32,6 +33,7 @@ def joined(record: RunRecord, wanted: int) -> bool:
         return False
 
 
+@pytest.mark.thorough
 def test_a_lost_worker_is_replaced_and_a_new_head_adopts_the_living(dhctl: CloudRuns, cloud: Connection) -> None:
     up = dhctl("up", dhctl.spec("pair", workers=KEPT))
     assert up.returncode == 0, up.stdout + up.stderr
@@ -52,6 +54,7 @@ def test_a_lost_worker_is_replaced_and_a_new_head_adopts_the_living(dhctl: Cloud
     assert down.returncode == 0, down.stdout + down.stderr
 
 
+@pytest.mark.thorough
 def test_workers_that_cannot_start_are_told_with_the_reason(dhctl: CloudRuns) -> None:
     up = dhctl("up", dhctl.spec("pair", workers=KEPT, openstack={"flavor": "m1.fail", "head_flavor": "m1.small"}))
     assert up.returncode == 1, up.stdout + up.stderr
@@ -60,6 +63,7 @@ def test_workers_that_cannot_start_are_told_with_the_reason(dhctl: CloudRuns) ->
     assert "1 workers are always kept, but only 0 joined in time" in up.stderr
 
 
+@pytest.mark.thorough
 def test_a_quota_that_shrinks_later_is_met_with_patience(
     dhctl: CloudRuns, cloud: Connection, openstack_cloud: OpenStackCloud
 ) -> None:
@@ -85,6 +89,7 @@ def _events(dhctl: CloudRuns, record: RunRecord) -> str:
     return " ".join(str(e.get("reason", "")) for e in events if e["kind"] in ("refused", "failed"))
 
 
+@pytest.mark.thorough
 def test_the_limit_of_workers_is_held(dhctl: CloudRuns, cloud: Connection) -> None:
     many = Path(__file__).parent / "jobs"
     job = {"folder": str(many), "entrypoint": "python many.py"}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 
+import pytest
+
 from e2e.driver import Dhctl
 from unit.test_docs import REPO, SESSION, follows_cluster
 
 
+@pytest.mark.thorough
 def test_the_session_of_the_guide(dhctl: Dhctl) -> None:
     (dhctl.folder / "examples").symlink_to(REPO / "examples")
     shown = {}

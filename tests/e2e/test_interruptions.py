@@ -29,8 +29,12 @@ def _down_is_clean(dhctl: Dhctl, record: RunRecord) -> None:
 
 @pytest.mark.parametrize(
     "moment",
-    [("lease.start", "done"), ("engine.process", "note"), ("head.start", "intent"), ("autoscaler.start", "done")],
-    ids=".".join,
+    [
+        pytest.param(("lease.start", "done"), id="lease.start.done", marks=pytest.mark.thorough),
+        pytest.param(("engine.process", "note"), id="engine.process.note"),
+        pytest.param(("head.start", "intent"), id="head.start.intent", marks=pytest.mark.thorough),
+        pytest.param(("autoscaler.start", "done"), id="autoscaler.start.done", marks=pytest.mark.thorough),
+    ],
 )
 def test_client_killed_during_up(dhctl: Dhctl, moment: tuple[str, str]) -> None:
     client = dhctl.start("up", dhctl.spec("pair"))
@@ -51,6 +55,7 @@ def test_client_killed_during_the_job(dhctl: Dhctl) -> None:
     assert "hanging" in _log(record), "the log outlives client and cluster"
 
 
+@pytest.mark.thorough
 def test_a_job_that_ended_unwatched_is_noted_and_the_run_trains_again(dhctl: Dhctl) -> None:
     assert dhctl("up", dhctl.spec("pair")).returncode == 0
     client = dhctl.start("train", "pair")
@@ -77,7 +82,14 @@ def _log(record: RunRecord) -> str:
     return path.read_text() if path.exists() else ""
 
 
-@pytest.mark.parametrize("moment", ["autoscaler.stop", "engine.process", "nodes.stop"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("autoscaler.stop", marks=pytest.mark.thorough),
+        "engine.process",
+        pytest.param("nodes.stop", marks=pytest.mark.thorough),
+    ],
+)
 def test_client_killed_during_down(dhctl: Dhctl, moment: str) -> None:
     assert dhctl("up", dhctl.spec("pair")).returncode == 0
     record = dhctl.record()
@@ -100,6 +112,7 @@ def test_lease_ends_with_the_client_dead(dhctl: Dhctl) -> None:
     assert_gone(record)
 
 
+@pytest.mark.thorough
 def test_lease_ends_under_a_living_client(dhctl: Dhctl) -> None:
     ended = dhctl("run", dhctl.spec("hang", lease="35s"))
     assert ended.returncode == 4, ended.stdout + ended.stderr
@@ -107,7 +120,14 @@ def test_lease_ends_under_a_living_client(dhctl: Dhctl) -> None:
     assert_gone(dhctl.record())
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "signum",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.thorough),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.thorough),
+    ],
+)
 def test_one_signal_during_the_job_stops_it_and_takes_down(dhctl: Dhctl, signum: signal.Signals) -> None:
     client = dhctl.start("run", dhctl.spec("hang"))
     record = dhctl.until(_is_hanging)
@@ -119,7 +139,13 @@ def test_one_signal_during_the_job_stops_it_and_takes_down(dhctl: Dhctl, signum:
     assert_gone(record)
 
 
-@pytest.mark.parametrize("moment", [("engine.process", "note"), ("head.start", "done")], ids=".".join)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(("engine.process", "note"), id="engine.process.note", marks=pytest.mark.thorough),
+        pytest.param(("head.start", "done"), id="head.start.done"),
+    ],
+)
 def test_ctrl_c_during_up(dhctl: Dhctl, moment: tuple[str, str]) -> None:
     client = dhctl.start("up", dhctl.spec("pair"))
     record = dhctl.until(has(*moment))
@@ -130,6 +156,7 @@ def test_ctrl_c_during_up(dhctl: Dhctl, moment: tuple[str, str]) -> None:
     assert_gone(record)
 
 
+@pytest.mark.thorough
 def test_ctrl_c_twice_stops_now_and_names_the_command(dhctl: Dhctl) -> None:
     client = dhctl.start("up", dhctl.spec("pair"))
     record = dhctl.until(has("head.start", "done"))
@@ -142,6 +169,7 @@ def test_ctrl_c_twice_stops_now_and_names_the_command(dhctl: Dhctl) -> None:
     _down_is_clean(dhctl, record)
 
 
+@pytest.mark.thorough
 def test_reader_of_the_output_leaves(dhctl: Dhctl) -> None:
     client = dhctl.start("run", dhctl.spec("crash"))
     assert client.stdout is not None
@@ -151,6 +179,7 @@ def test_reader_of_the_output_leaves(dhctl: Dhctl) -> None:
     assert dhctl.record().state() is RunState.CLEAN
 
 
+@pytest.mark.thorough
 def test_two_downs_at_once(dhctl: Dhctl) -> None:
     assert dhctl("up", dhctl.spec("pair")).returncode == 0
     record = dhctl.record()
@@ -160,6 +189,7 @@ def test_two_downs_at_once(dhctl: Dhctl) -> None:
     assert_gone(record)
 
 
+@pytest.mark.thorough
 def test_down_stops_a_client_that_is_bringing_the_run_up(dhctl: Dhctl) -> None:
     client = dhctl.start("up", dhctl.spec("pair"))
     record = dhctl.until(has("head.start", "intent"))
@@ -169,6 +199,7 @@ def test_down_stops_a_client_that_is_bringing_the_run_up(dhctl: Dhctl) -> None:
     assert_gone(record)
 
 
+@pytest.mark.thorough
 def test_a_killed_worker_and_a_killed_autoscaler_are_replaced(dhctl: Dhctl) -> None:
     workers = {"min": 1, "max": 1, "memory": "512MiB", "idle_timeout": "60s"}
     assert dhctl("up", dhctl.spec("pair", workers=workers)).returncode == 0

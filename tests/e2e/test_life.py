@@ -104,6 +104,7 @@ def test_whole_life(dhctl: Dhctl) -> None:
     assert "is not up but clean" in late.stderr
 
 
+@pytest.mark.thorough
 def test_workers_that_are_always_kept_and_the_cap(dhctl: Dhctl) -> None:
     workers = {"min": 1, "max": 1, "memory": "512MiB", "idle_timeout": "2s"}
     up = dhctl("up", dhctl.spec("pair", workers=workers))
@@ -119,7 +120,10 @@ def test_workers_that_are_always_kept_and_the_cap(dhctl: Dhctl) -> None:
 
 @pytest.mark.parametrize(
     ("job", "options", "told"),
-    [("crash", {}, "exit code 7"), ("hang", {"timeout": "6s"}, "raise job.timeout")],
+    [
+        ("crash", {}, "exit code 7"),
+        pytest.param("hang", {"timeout": "6s"}, "raise job.timeout", marks=pytest.mark.thorough),
+    ],
 )
 def test_run_with_a_job_that_fails(dhctl: Dhctl, job: str, options: dict[str, str], told: str) -> None:
     ended = dhctl("run", dhctl.spec(job, job=options))

@@ -55,6 +55,7 @@ def _answers(url: str) -> bool:
         return False
 
 
+@pytest.mark.thorough
 def test_two_runs_and_a_foreign_ray(dhctl: Dhctl, foreign_ray: str) -> None:
     dhctl.env["RAY_ADDRESS"] = "127.0.5.2:1"  # settings for the user's other Ray must not lead a run astray
     specs = [dhctl.spec("pair", name="first", workers={"max": 1, "memory": "512MiB"})]

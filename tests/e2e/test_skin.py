@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from e2e.driver import Dhctl
 from unit.test_docs import REPO
 
 
+@pytest.mark.thorough
 def test_the_example_beats_its_baseline(dhctl: Dhctl) -> None:
     done = dhctl("run", str(REPO / "examples/skin-local.yaml"), "--json", timeout_s=420)
     assert done.returncode == 0, done.stdout + done.stderr

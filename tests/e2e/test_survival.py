@@ -53,6 +53,7 @@ def test_a_head_that_may_not_be_replaced_ends_the_run(dhctl: Dhctl) -> None:
     assert_gone(record)
 
 
+@pytest.mark.thorough
 def test_a_client_that_is_killed_is_followed_by_another_one(dhctl: Dhctl) -> None:
     assert dhctl("up", dhctl.spec("steps")).returncode == 0
     first = dhctl.start("train", "steps")

@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
     ("job", "metric", "margin"),
     [
         ("prostate", "quadratic_weighted_kappa", 0.2),
-        ("skin", "balanced_accuracy", 0.3),
+        pytest.param("skin", "balanced_accuracy", 0.3, marks=pytest.mark.thorough),
         pytest.param("nodules", "cpm", 0.15, marks=pytest.mark.slow),
     ],
 )

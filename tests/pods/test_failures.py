@@ -93,6 +93,7 @@ def test_client_and_engine_are_killed_while_the_head_starts(
     assert receipt_of(record)["clean"] is True
 
 
+@pytest.mark.thorough
 def test_a_finalizer_that_holds_is_named_at_exit_5(
     dhctl: PodRuns, kubernetes_cluster: KubernetesCluster, foreign: Foreign
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_finalizer_that_holds_is_named_at_exit_5(
     assert again.returncode == 0, again.stdout + again.stderr
 
 
+@pytest.mark.thorough
 def test_workers_without_a_place_are_told_with_the_schedulers_reason(dhctl: PodRuns) -> None:
     up = dhctl("up", dhctl.spec("pair", workers={**KEPT, "cpus": 64}))
     assert up.returncode == 1, up.stdout + up.stderr

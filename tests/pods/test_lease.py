@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from pods.runs import PodRuns
 from pods.things import Foreign
 
@@ -16,6 +17,7 @@ END_S = 300
 """The lease's cron job runs in the first whole minute after a whole minute past the end; then its pod needs a while."""
 
 
+@pytest.mark.thorough
 def test_the_cluster_ends_the_run_when_client_and_head_are_gone(
     dhctl: PodRuns, kubernetes_cluster: KubernetesCluster, foreign: Foreign
 ) -> None:

@@ -68,6 +68,7 @@ def told(record: RunRecord, words: str) -> bool:
     return any(words in sentence for sentence in target_for(record.spec.target).troubles(record))
 
 
+@pytest.mark.thorough
 def test_lost_workers_are_named_and_replaced_as_quota_and_races_allow(
     dhctl: PodRuns,
     counted: str,

@@ -112,6 +112,7 @@ def test_up_train_down_and_the_namespace_is_gone(dhctl: PodRuns, kubernetes_clus
     assert wait_until(lambda: not volumes_of(core, record.run_id), GONE_S), volumes_of(core, record.run_id)
 
 
+@pytest.mark.thorough
 def test_what_the_lease_leaves_is_the_namespace_and_reap_removes_it(
     dhctl: PodRuns, kubernetes_cluster: KubernetesCluster
 ) -> None:

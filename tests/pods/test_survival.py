@@ -25,6 +25,7 @@ def noted(store: ObjectStore, dhctl: PodRuns, run_id: str) -> list[str]:
     return [PurePosixPath(key).name for key in keys]
 
 
+@pytest.mark.thorough
 def test_a_heads_pod_that_is_deleted_is_made_again_and_the_job_goes_on(
     dhctl: PodRuns, kubernetes_cluster: KubernetesCluster, kubernetes_s3: ObjectStore, foreign: Foreign
 ) -> None:

@@ -248,6 +248,7 @@ def test_a_way_that_carries_no_connection_is_given_up(
 
     ray.log = "one\n"
     monkeypatch.setattr(ray, "tail_job_logs", breaks, raising=False)
+    monkeypatch.setattr(job_stream, "RAYS_OWN_LINES_S", 0.1)
     with pytest.raises(ClusterError, match="no web sockets here"):
         watch(record, Reachable(ray), told)
     assert sum("Ray is lost from sight" in str(event) for event in told) == job_watch.LOSSES
