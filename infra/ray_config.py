@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 HEAD_KIND, WORKER_KIND = "head", "worker"
 NEVER_REACHED = 1000
 """max_workers in Ray's own configuration, far above any sum of requests: autoscaler v2 starts nothing at all when the
 sum of all jobs' requests exceeds it (ray#62984). The real limit is enforced by the provider."""
+
+DEMAND_EVERY_MS = 200
+"""Between two questions of Ray's control service to the raylets what their tasks wait for. Ray's own pause is 1 s, for
+half of which a worker was asked for later."""
 
 _EMPTY_LISTS = (
     "cluster_synced_files",
@@ -84,6 +89,18 @@ def autoscaling_config(group: WorkerGroup, provider: Mapping[str, Any]) -> dict[
         **{key: {} for key in ("auth", "docker", "file_mounts")},
         **{key: [] for key in _EMPTY_LISTS},
         "file_mounts_sync_continuously": False,
+    }
+
+
+def own_env(token: Path, ray_id: str, kind: str) -> dict[str, str]:
+    """What Ray's processes of head and workers must find in their environment; `token` is the file that holds it."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": ray_id,
+        "RAY_NODE_TYPE_NAME": kind,
+        "RAY_gcs_pull_resource_loads_period_milliseconds": str(DEMAND_EVERY_MS),
     }
 
 

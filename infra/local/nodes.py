@@ -18,6 +18,7 @@ from dhctl.infra.local import supervisor
 from dhctl.infra.local.layout import RunFolder
 from dhctl.infra.mark import RUN_ENV
 from dhctl.infra.processes import ProcessMark, boot_id, start_ticks, stop_all, wait_until
+from dhctl.infra.ray_config import own_env
 
 GRACE_S = 3.0
 """How long `ray start --block` may take to end its own children before the rest is killed."""
@@ -163,11 +164,7 @@ def node_environment(settings: ClusterSettings, node_id: str, kind: str) -> dict
         "TMPDIR": str(settings.folder.temp),
         # a job's `python` is the one dhctl runs in, whether or not its virtual environment is active in this shell
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)]),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(settings.folder.token),
-        "RAY_enable_autoscaler_v2": "1",
-        "RAY_CLOUD_INSTANCE_ID": node_id,
-        "RAY_NODE_TYPE_NAME": kind,
+        **own_env(settings.folder.token, node_id, kind),
     }
 
 

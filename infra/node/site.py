@@ -127,13 +127,9 @@ class NodeSite(ABC):
 
 
 def rays_own_env(token: Path, ray_id: str, kind: str) -> dict[str, str]:
-    """What Ray's processes of head and workers must find in their environment."""
+    """What Ray's processes of head and workers must find in their environment, where a head may start again."""
     return {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_enable_autoscaler_v2": "1",
-        "RAY_CLOUD_INSTANCE_ID": ray_id,
-        "RAY_NODE_TYPE_NAME": kind,
+        **ray_config.own_env(token, ray_id, kind),
         "RAY_gcs_rpc_server_reconnect_timeout_s": str(RECONNECT_S),
     }
 

@@ -86,7 +86,8 @@ def test_a_node_is_found_by_its_supervisor_and_stopped_whole(
     try:
         eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
         escaped = int((tmp_path / "pid").read_text())
-        assert list(nodes.supervisors(settings.run_id)) == [(mark.pid, "w-1")]
+        found = list(nodes.supervisors(settings.run_id))
+        assert (mark.pid, "w-1") in found, "beside it those of tests that run now and call their run the same"
         assert list(nodes.supervisors("dh-ddddeeeeff")) == []
     finally:
         nodes.stop_nodes([node_of(mark)], Ledger(settings.ledger_path))
