@@ -12,9 +12,9 @@ NEVER_REACHED = 1000
 """max_workers in Ray's own configuration, far above any sum of requests: autoscaler v2 starts nothing at all when the
 sum of all jobs' requests exceeds it (ray#62984). The real limit is enforced by the provider."""
 
-DEMAND_EVERY_MS = 200
-"""Between two questions of Ray's control service to the raylets what their tasks wait for. Ray's own pause is 1 s, for
-half of which a worker was asked for later."""
+DEMAND_EVERY_MS, ANSWERS_PER_S = 200, 1000
+"""Between two questions of Ray's control service to each raylet what its tasks wait for: Ray's own pause is 1 s, and
+half of that a worker was late. And how many answers a second that may cost at most, in a large cluster."""
 
 _EMPTY_LISTS = (
     "cluster_synced_files",
@@ -39,6 +39,10 @@ class WorkerGroup(Protocol):
     @property
     def min_workers(self) -> int:
         """Workers that are kept even when idle."""
+
+    @property
+    def max_workers(self) -> int:
+        """Workers at most."""
 
     @property
     def worker_cpus(self) -> int:
@@ -100,8 +104,13 @@ def own_env(token: Path, ray_id: str, kind: str) -> dict[str, str]:
         "RAY_enable_autoscaler_v2": "1",
         "RAY_CLOUD_INSTANCE_ID": ray_id,
         "RAY_NODE_TYPE_NAME": kind,
-        "RAY_gcs_pull_resource_loads_period_milliseconds": str(DEMAND_EVERY_MS),
     }
+
+
+def head_env(group: WorkerGroup) -> dict[str, str]:
+    """What the head's must find there besides."""
+    every_ms = max(DEMAND_EVERY_MS, 1000 * group.max_workers // ANSWERS_PER_S)
+    return {"RAY_gcs_pull_resource_loads_period_milliseconds": str(every_ms)}
 
 
 def node_options(group: WorkerGroup, resources: Mapping[str, float], labels: Mapping[str, str] | None) -> list[str]:

@@ -89,7 +89,7 @@ def _start_ray(settings: ClusterSettings, ledger: Ledger) -> tuple[Head, Process
     head = Head(node_id, address, ports)
     settings.folder.ray_temp(node_id).mkdir(exist_ok=True)
     ledger.intent("head.start", node=node_id, address=address, ports=ports)
-    env = nodes.node_environment(settings, node_id, HEAD_KIND)
+    env = nodes.node_environment(settings, node_id, HEAD_KIND) | ray_config.head_env(settings)
     env |= {"AUTOSCALER_METRIC_PORT": str(ports["autoscaler_metrics"])}
     env |= {"DASHBOARD_METRIC_PORT": str(ports["dashboard_metrics"])}
     command = nodes.ray_command(settings, node_id, address, ports)

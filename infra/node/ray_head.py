@@ -82,7 +82,11 @@ class RayHead:
         # else a start beside living workers says "already running"
         (site.folder.ray_temp / "ray_current_cluster").unlink(missing_ok=True)
         self._head_id = f"{site.settings.node_id}-{secrets.token_hex(3)}"  # never used again, as autoscaler v2 wants
-        env = {**site.ray_env(self._head_id, ray_config.HEAD_KIND), **_tables(site)}
+        env = {
+            **site.ray_env(self._head_id, ray_config.HEAD_KIND),
+            **ray_config.head_env(site.settings),
+            **_tables(site),
+        }
         command = [*site.ray_command(), "--head", "--no-monitor", "--port", str(GCS_PORT)]
         command += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(DASHBOARD_PORT)]
         command += ["--ray-client-server-port", str(CLIENT_PORT), "--num-cpus", "0", "--num-gpus", "0"]

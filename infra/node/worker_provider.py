@@ -27,10 +27,6 @@ class ProviderSettings(ray_config.WorkerGroup, Protocol):
     """What of a head's settings a provider needs."""
 
     @property
-    def max_workers(self) -> int:
-        """Workers at most."""
-
-    @property
     def expires_at(self) -> int:
         """The end of the lease in epoch seconds."""
 
