@@ -192,6 +192,7 @@ def test_a_head_without_ray_and_without_an_index_quotes_its_console(dhctl: Cloud
     assert "@dhctl-node" in (record.logs_dir / "head-console.log").read_text()
 
 
+@pytest.mark.thorough
 def test_a_port_that_is_open_to_the_outside_ends_the_run(dhctl: CloudRuns, cloud: Connection) -> None:
     up = dhctl.start("up", dhctl.spec("pair"))
     record = dhctl.until(lambda r: cloud.network.find_security_group(f"{r.run_id}-head-sg") is not None)

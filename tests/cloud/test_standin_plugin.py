@@ -145,6 +145,7 @@ def test_changes_reach_the_cloud(standin: StandInStack, user: Connection) -> Non
     assert standin.stack(changing_program("two")).up().summary.resource_changes == {"same": 8}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("told", ["provider", "environment"])
 def test_the_login_may_be_told_in_both_ways(
     standin: StandInStack, openstack_cloud: OpenStackCloud, told: str, monkeypatch: pytest.MonkeyPatch
@@ -160,6 +161,7 @@ def test_the_login_may_be_told_in_both_ways(
     assert standin.kinds() == {"Keypair"}
 
 
+@pytest.mark.thorough
 def test_over_quota_nothing_of_the_server_is_in_the_state(
     standin: StandInStack, openstack_cloud: OpenStackCloud
 ) -> None:

@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import openslide
+import pytest
 
 from e2e.driver import Dhctl
 
 TRAINED = {"epochs": 1, "draws_per_epoch": 1, "phantom_patients": 18}
 
 
+@pytest.mark.thorough
 def test_a_folder_of_slides_is_graded_on_workers(dhctl: Dhctl, tmp_path: Path) -> None:
     model = tmp_path / "model"
     words = [sys.executable, "-m", "dhctl.ray_jobs.prostate", "all", "--without-ray", "--data", "phantoms"]

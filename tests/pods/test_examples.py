@@ -15,11 +15,12 @@ from testbeds.object_store import ObjectStore
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("job", "metric", "margin"),
     [
         ("prostate", "quadratic_weighted_kappa", 0.2),
-        pytest.param("skin", "balanced_accuracy", 0.3, marks=pytest.mark.thorough),
+        ("skin", "balanced_accuracy", 0.3),
         pytest.param("nodules", "cpm", 0.15, marks=pytest.mark.slow),
     ],
 )

@@ -85,6 +85,7 @@ def test_a_strict_pod_has_the_projects_python(admin: client.ApiClient, make_name
     assert printed.split()[0] == "1000"
 
 
+@pytest.mark.thorough
 def test_ray_of_two_pods_is_one_cluster(
     admin: client.ApiClient, core: client.CoreV1Api, make_namespace: MakeNamespace
 ) -> None:
@@ -176,12 +177,14 @@ def test_the_tenant_may_do_what_a_test_gave_and_nothing_else(
         assert not allowed(tenant.list_node)
 
 
+@pytest.mark.thorough
 def test_a_node_whose_link_is_cut_is_lost_and_comes_back(admin: client.ApiClient) -> None:
     with conditions.link_cut(NODES[1]):
         conditions.wait_node(admin, NODES[1], ready=False)
     conditions.wait_node(admin, NODES[1], ready=True)
 
 
+@pytest.mark.thorough
 def test_a_killed_kubelet_starts_nothing_until_there_is_a_new_one(
     kubernetes_cluster: KubernetesCluster,
     admin: client.ApiClient,
