@@ -19,7 +19,7 @@ from dhctl.infra.target import Program
 class RunWorkspace(auto.LocalWorkspace):
     """One run's folder. With `trusted`, that its stack is there and whole is found out by the first operation.
 
-    `stack select` writes anew what a full disk tore: after an operation that failed it is worth its time.
+    After an operation that failed, `stack select` is worth its time: it tells what is wrong with the state.
     """
 
     def __init__(self, *, trusted: bool, **options: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Callable
@@ -25,7 +26,7 @@ TAGS = {"ray-node-type": "worker"}
 
 @pytest.fixture
 def settings(tmp_path: Path) -> ClusterSettings:
-    made = make_settings(tmp_path)
+    made = make_settings(tmp_path, run_id=f"dh-{secrets.token_hex(5)}")  # tests beside us start supervisors too
     made.folder.create()
     Ledger(made.ledger_path).create()
     return made
@@ -86,8 +87,7 @@ def test_a_node_is_found_by_its_supervisor_and_stopped_whole(
     try:
         eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
         escaped = int((tmp_path / "pid").read_text())
-        found = list(nodes.supervisors(settings.run_id))
-        assert (mark.pid, "w-1") in found, "beside it those of tests that run now and call their run the same"
+        assert list(nodes.supervisors(settings.run_id)) == [(mark.pid, "w-1")]
         assert list(nodes.supervisors("dh-ddddeeeeff")) == []
     finally:
         nodes.stop_nodes([node_of(mark)], Ledger(settings.ledger_path))
